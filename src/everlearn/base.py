@@ -308,7 +308,8 @@ class Columns:
     @classmethod
     def from_json(cls, value: Json) -> Columns:
         lists = {"numbers", "categories", "times"}
-        return cls(**{key: tuple(v) if key in lists else v for key, v in value.items()})
+        known: dict[str, Any] = {k: tuple(v) if k in lists else v for k, v in value.items()}
+        return cls(**known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -343,10 +344,10 @@ class Batch:
 
     def take(self, index: slice | Array) -> Batch:
         """The rows that a slice (views), a mask or an index array (copies) chooses."""
-        chosen = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            chosen[item.name] = None if value is None else value[index]
+        chosen: dict[str, Any] = {}
+        for name in _BATCH_FIELDS:
+            value = getattr(self, name)
+            chosen[name] = None if value is None else value[index]
         return Batch(**chosen)
 
     def with_y(self, y: Array | None) -> Batch:
@@ -364,28 +365,36 @@ class Batch:
             raise InputError("no batch to concatenate")
         if len(batches) == 1:
             return batches[0]
-        fill: dict[str, float | int] = {"weight": 1.0, "time": NO_TIME, "label_time": NO_TIME, "key": 0}
-        joined: dict[str, Array | None] = {}
-        for item in fields(Batch):
-            values = [getattr(batch, item.name) for batch in batches]
+        fill: dict[str, float | int] = {
+            "weight": 1.0,
+            "time": NO_TIME,
+            "label_time": NO_TIME,
+            "key": 0,
+        }
+        joined: dict[str, Any] = {}
+        for name in _BATCH_FIELDS:
+            values = [getattr(batch, name) for batch in batches]
             present = [value for value in values if value is not None]
             if not present:
-                joined[item.name] = None
+                joined[name] = None
                 continue
             if len(present) < len(values):
-                if item.name not in fill:
+                if name not in fill:
                     raise InputError("some batches have a target and some have none")
                 values = [
-                    np.full(len(batch), fill[item.name], present[0].dtype) if value is None else value
+                    np.full(len(batch), fill[name], present[0].dtype) if value is None else value
                     for batch, value in zip(batches, values, strict=True)
                 ]
-            joined[item.name] = np.concatenate(values)
-        return Batch(**joined)  # type: ignore[arg-type]
+            joined[name] = np.concatenate(values)
+        return Batch(**joined)
 
     def split(self, rows: int) -> Iterator[Batch]:
         """Consecutive slices of at most `rows` rows."""
         for start in range(0, len(self), rows):
             yield self.take(slice(start, start + rows))
+
+
+_BATCH_FIELDS = tuple(item.name for item in fields(Batch))
 
 
 # --- learners ----------------------------------------------------------------------------------
@@ -545,7 +554,9 @@ class Model:
     def __post_init__(self) -> None:
         allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
         if not self.name or set(self.name) - allowed or self.name.startswith("."):
-            raise SpecError(f"a model's name has letters, digits, '-', '_' and '.', not {self.name!r}")
+            raise SpecError(
+                f"a model's name has letters, digits, '-', '_' and '.', not {self.name!r}"
+            )
         if not 0.0 <= self.holdout < 1.0:
             raise SpecError(f"holdout is a share from 0 to below 1, not {self.holdout!r}")
         object.__setattr__(self, "triggers", tuple(self.triggers))
