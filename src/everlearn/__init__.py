@@ -1,0 +1,135 @@
+"""Models that keep learning: chunk by chunk, exactly once, with versions you can roll back.
+
+Every public name is loaded when it is first used, so that ``import everlearn`` costs milliseconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Balanced": "strategies.balanced",
+    "Batch": "base",
+    "Chain": "learners.chain",
+    "ChangedError": "base",
+    "ConflictError": "base",
+    "Decay": "strategies.decay",
+    "Decision": "base",
+    "Encoder": "learners.encoder",
+    "EverlearnError": "base",
+    "Everything": "strategies.everything",
+    "InputError": "base",
+    "IntegrityError": "base",
+    "LeaseLostError": "base",
+    "MissingDependencyError": "base",
+    "Model": "base",
+    "NonInferior": "evaluation.gates",
+    "NotFoundError": "base",
+    "Pretrained": "strategies.strategy",
+    "Prioritized": "strategies.prioritized",
+    "Reservoir": "strategies.reservoir",
+    "Schema": "base",
+    "Shuffle": "data.order",
+    "Slice": "evaluation.slices",
+    "SpecError": "base",
+    "StorageError": "base",
+    "Strategy": "strategies.strategy",
+    "Window": "strategies.window",
+    "Workspace": "workspace",
+    "learn": "workspace",
+    "open": "workspace",
+}
+"""Public name → the module, under ``everlearn``, that defines it."""
+
+_ROOMS = ("compare", "data", "evaluation", "learners", "registry", "storage", "strategies")
+"""Packages that can be reached as attributes of ``everlearn`` with no import of their own."""
+
+__all__ = [
+    "Balanced",
+    "Batch",
+    "Chain",
+    "ChangedError",
+    "ConflictError",
+    "Decay",
+    "Decision",
+    "Encoder",
+    "EverlearnError",
+    "Everything",
+    "InputError",
+    "IntegrityError",
+    "LeaseLostError",
+    "MissingDependencyError",
+    "Model",
+    "NonInferior",
+    "NotFoundError",
+    "Pretrained",
+    "Prioritized",
+    "Reservoir",
+    "Schema",
+    "Shuffle",
+    "Slice",
+    "SpecError",
+    "StorageError",
+    "Strategy",
+    "Window",
+    "Workspace",
+    "__version__",
+    "compare",
+    "data",
+    "evaluation",
+    "learn",
+    "learners",
+    "open",
+    "registry",
+    "storage",
+    "strategies",
+]
+
+if TYPE_CHECKING:
+    from everlearn import compare, data, evaluation, learners, registry, storage, strategies
+    from everlearn.base import (
+        Batch,
+        ChangedError,
+        ConflictError,
+        Decision,
+        EverlearnError,
+        InputError,
+        IntegrityError,
+        LeaseLostError,
+        MissingDependencyError,
+        Model,
+        NotFoundError,
+        Schema,
+        SpecError,
+        StorageError,
+    )
+    from everlearn.data.order import Shuffle
+    from everlearn.evaluation.gates import NonInferior
+    from everlearn.evaluation.slices import Slice
+    from everlearn.learners.chain import Chain
+    from everlearn.learners.encoder import Encoder
+    from everlearn.strategies.balanced import Balanced
+    from everlearn.strategies.decay import Decay
+    from everlearn.strategies.everything import Everything
+    from everlearn.strategies.prioritized import Prioritized
+    from everlearn.strategies.reservoir import Reservoir
+    from everlearn.strategies.strategy import Pretrained, Strategy
+    from everlearn.strategies.window import Window
+    from everlearn.workspace import Workspace, learn, open
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(f"everlearn.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _ROOMS:
+        return import_module(f"everlearn.{name}")
+    raise AttributeError(f"module 'everlearn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
