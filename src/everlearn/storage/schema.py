@@ -119,9 +119,9 @@ jobs = sa.Table(
     sa.Column("worker", sa.String),
     sa.Column("token", sa.BigInteger, nullable=False),  # fencing token: grows with every claim
     sa.Column("lease_until", sa.BigInteger),
-    sa.Column("checkpoint", sa.JSON),  # manifest and position of a version not yet published
+    sa.Column("checkpoint", sa.JSON(none_as_null=True)),  # manifest and position of a version not yet published
     sa.Column("version", sa.Integer),  # what it ended in
-    sa.Column("decision", sa.JSON),
+    sa.Column("decision", sa.JSON(none_as_null=True)),
     sa.Column("error", sa.Text),
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("started_at", sa.BigInteger),

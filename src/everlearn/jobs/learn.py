@@ -1,0 +1,285 @@
+"""The fold: state[n] = update(state[n−1], increment[n]). Read `learn` first; it is all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from everlearn.base import (
+    Array,
+    Batch,
+    Columns,
+    Floats,
+    Held,
+    InputError,
+    Json,
+    Learner,
+    Memory,
+    Part,
+    Prediction,
+    State,
+    crash_point,
+    generator_from_json,
+    generator_to_json,
+    prefixed,
+    under,
+)
+from everlearn.evaluation.loss import losses
+from everlearn.learners.adapt import as_learner
+from everlearn.learners.labels import Labels
+from everlearn.registry.definitions import from_config, to_config
+
+UNSEEN_CLASS = "class unknown to a learner that cannot grow"
+
+
+class Chunks(Protocol):
+    """Where chunks come from: an increment's reader, or arrays in memory."""
+
+    def __iter__(self) -> Iterator[ChunkLike]: ...
+
+
+class ChunkLike(Protocol):
+    """Rows to learn (`batch`), rows to keep out of learning (`held`), and where to go on (`mark`)."""
+
+    @property
+    def batch(self) -> Batch: ...
+    @property
+    def held(self) -> Batch | None: ...
+    @property
+    def mark(self) -> Json: ...
+
+
+@dataclass(slots=True)
+class Step:
+    """What one chunk did.
+
+    Args:
+        batch: the rows that were learned, y in codes for a classifier.
+        prediction: what was predicted for them before they were learned; None for no rows.
+        refused: the rows that were set aside because their class could not be learned.
+        held: the hold-out rows that came with the chunk.
+        mark: where learning goes on after this chunk.
+    """
+
+    batch: Batch
+    prediction: Prediction | None
+    refused: Batch | None = None
+    held: Batch | None = None
+    mark: Json = None
+
+
+def learn(fold: Fold, chunks: Chunks, after_step: Callable[[Step], None]) -> None:
+    """Fold the chunks of one increment into the state; `after_step` measures and checkpoints."""
+    for chunk in chunks:
+        step = fold.step(chunk.batch)
+        step.held, step.mark = chunk.held, chunk.mark
+        crash_point("learn.step")
+        after_step(step)
+    fold.settle()
+
+
+def relive(fold: Fold, chunk: int, skip: int, after_chunk: Callable[[int], None]) -> None:
+    """Fold in, in order of arrival, all that the memory holds: what `start="scratch"` begins with.
+
+    Args:
+        chunk: rows a chunk.
+        skip: remembered rows that were folded in before a checkpoint.
+        after_chunk: called with the number of remembered rows folded in so far.
+    """
+    done = 0
+    for rows in fold.remembered():
+        for piece in rows.split(chunk):
+            done += len(piece)
+            if done > skip:
+                fold.learn(piece)
+                after_chunk(done)
+
+
+def memory_definition(memory: Memory) -> Json:
+    """What makes two memories hold the same rows: everything but the ratio of their draws."""
+    config = to_config(memory)
+    config["params"].pop("ratio", None)
+    return config
+
+
+@dataclass(slots=True)
+class Fold:
+    """A state that can learn: what a version stores, alive.
+
+    Args:
+        columns: kinds and order of the columns.
+        learner: what learns; it sees class codes.
+        labels: class codes ↔ values of the target; None for a learner that is no classifier.
+        memory: what is seen again, or None.
+        generator: all randomness of the fold (the draws from memory).
+        definition: of the memory, as JSON, so that a changed one can take over its rows.
+        replays: whether rows are drawn from memory for each chunk; a fold that began with all that
+            the memory holds (`relive`) does not see it again.
+        others: parts of the state that belong to the increment's reader (ids seen so far).
+    """
+
+    columns: Columns
+    learner: Learner
+    labels: Labels | None
+    memory: Held | None
+    generator: np.random.Generator
+    definition: Json = None
+    replays: bool = True
+    others: dict[str, Part] = field(default_factory=dict)
+
+    @classmethod
+    def new(
+        cls,
+        learner: Any,
+        columns: Columns,
+        *,
+        memory: Memory | None = None,
+        remembered: State | None = None,
+        classes: tuple[Any, ...] = (),
+        seed: int = 0,
+    ) -> Fold:
+        """A fold that has learned nothing.
+
+        Args:
+            learner: an estimator, a chain, a learner's name, or None for the default learner.
+            remembered: a state whose memory (and whose ids seen) the fold begins with.
+            classes: classes of the target that are known beforehand.
+
+        Raises:
+            SpecError: the learner cannot learn in increments, or not from these columns.
+        """
+        made = as_learner(learner, columns, classes=len(classes), seed=seed)
+        labels = None
+        if made.kind == "classifier":
+            labels = Labels(sorted(classes))
+        fold = cls(columns, made, labels, None, np.random.Generator(np.random.PCG64(seed)))
+        fold._open_memory(memory, under("memory", remembered or {}))
+        fold.others = prefixed("ids", under("ids", remembered or {}))
+        return fold
+
+    @classmethod
+    def load(cls, state: State, learner: Any, *, memory: Memory | None = None) -> Fold:
+        """The fold that `save` saw. The learner's definition must be the one it was made with;
+        the memory may be another one, which is then offered what the saved one held.
+
+        Raises:
+            InputError: the state is of another kind of learner.
+        """
+        columns = Columns.from_json(state["columns"].meta)
+        labels = Labels.load(state["labels"]) if "labels" in state else None
+        made = as_learner(learner, columns, classes=len(labels or ()), seed=0)
+        made.load(under("learner", state))
+        generator = generator_from_json(state["generator"].meta)
+        fold = cls(columns, made, labels, None, generator)
+        fold.others = prefixed("ids", under("ids", state))
+        fold._open_memory(memory, under("memory", state))
+        return fold
+
+    def save(self) -> dict[str, Part]:
+        """Everything that further learning depends on; parts that did not change are shared."""
+        state = prefixed("learner", self.learner.save())
+        state["columns"] = Part(meta=self.columns.to_json())
+        state["generator"] = Part(meta=generator_to_json(self.generator))
+        if self.labels is not None:
+            state["labels"] = self.labels.save()
+        if self.memory is not None:
+            state["memory/definition"] = Part(meta=self.definition)
+            state |= prefixed("memory/held", self.memory.save())
+        return state | self.others
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Predict for every row, class codes for a classifier; changes nothing."""
+        return self.learner.predict(batch)
+
+    def step(self, batch: Batch) -> Step:
+        """Test, then train: predict the rows, learn them with rows drawn from memory, offer them."""
+        known, refused = self._split_unknown(batch)
+        if not len(known):
+            return Step(known, None, refused)
+        coded = self._coded(known)
+        mixed = coded
+        drawn = self._draw(len(known))
+        if drawn is not None:
+            mixed = Batch.concat([coded, self._coded(drawn)])
+        prediction = self.learner.learn(mixed, score=len(coded))
+        if self.memory is not None and prediction is not None:
+            self.memory.offer(known, self._losses(coded, prediction), self.generator)
+        return Step(coded, prediction, refused)
+
+    def learn(self, batch: Batch) -> None:
+        """Learn rows without testing on them and without offering them to the memory."""
+        known, _ = self._split_unknown(batch)
+        if len(known):
+            self.learner.learn(self._coded(known))
+
+    def settle(self) -> None:
+        """The increment is over: what was offered to the memory can be drawn from now on."""
+        if self.memory is not None:
+            self.memory.settle()
+
+    def remembered(self) -> Iterator[Batch]:
+        """All rows that the memory holds, in order of arrival."""
+        return iter(()) if self.memory is None else self.memory.rows()
+
+    def encode(self, y: Array) -> Array:
+        """Values of the target as the learner sees them: class codes (−1 if unknown) or numbers."""
+        return y if self.labels is None else self.labels.encode(y)
+
+    def decode(self, value: Array) -> Array:
+        """Predicted values as the target has them: the inverse of `encode`."""
+        return value if self.labels is None else self.labels.decode(value)
+
+    @property
+    def kind(self) -> str:
+        return self.learner.kind
+
+    def _open_memory(self, memory: Memory | None, saved: State) -> None:
+        """Open the memory on what was saved; another memory than the saved one is offered its rows."""
+        if memory is None:
+            return
+        self.definition = memory_definition(memory)
+        if not saved:
+            self.memory = memory.open()
+        elif saved["definition"].meta == self.definition:
+            self.memory = memory.open(under("held", saved))
+        else:
+            former: Memory = from_config(saved["definition"].meta)
+            self.memory = memory.open()
+            for rows in former.open(under("held", saved)).rows():
+                self.memory.offer(rows, np.zeros(len(rows)), self.generator)
+            self.memory.settle()
+
+    def _draw(self, n: int) -> Batch | None:
+        """Rows seen again with n new ones. Their classes are known: they were learned before."""
+        if self.memory is None or not self.replays:
+            return None
+        drawn = self.memory.draw(n, self.generator)
+        return drawn if drawn is not None and len(drawn) else None
+
+    def _coded(self, batch: Batch) -> Batch:
+        if self.labels is None or batch.y is None:
+            return batch
+        return batch.with_y(self.labels.encode(batch.y))
+
+    def _split_unknown(self, batch: Batch) -> tuple[Batch, Batch | None]:
+        """(rows that can be learned, rows whose class the learner cannot grow by)."""
+        if self.labels is None:
+            return batch, None
+        if batch.y is None:
+            raise InputError(f"{self.columns.target!r} is needed to learn, and these rows lack it")
+        unknown = self.labels.encode(batch.y) < 0
+        if not unknown.any():
+            return batch, None
+        fresh = sorted(set(batch.y[unknown].tolist()))
+        if self.learner.grow(len(self.labels) + len(fresh)):
+            self.labels.extend(fresh)
+            return batch, None
+        return batch.take(~unknown), batch.take(unknown)
+
+    def _losses(self, batch: Batch, prediction: Prediction) -> Floats:
+        if batch.y is None:
+            return np.zeros(len(batch))
+        return losses(self.learner.kind, batch.y, prediction)

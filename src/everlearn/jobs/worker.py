@@ -1,0 +1,127 @@
+"""A worker: claims jobs, keeps their leases alive, runs them, and survives their failures."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+from everlearn.base import EverlearnError, InputError, LeaseLostError, SpecError, StorageError
+from everlearn.jobs.queue import Job, Queue, worker_name
+
+HOPELESS = (InputError, SpecError)
+"""Errors that the same input will give again: the job fails at once and is not tried again."""
+
+POLL_SECONDS = 0.5
+
+
+class Heart:
+    """Renews the lease of a job from a thread of its own while the job runs.
+
+    `check` is called between chunks: it raises `LeaseLostError` once the job is no longer ours.
+    """
+
+    def __init__(self, queue: Queue, job: Job) -> None:
+        self._queue, self._job = queue, job
+        self._stop = threading.Event()
+        self._lost: LeaseLostError | None = None
+        self._thread = threading.Thread(target=self._beat, name=f"lease-{job.id}", daemon=True)
+
+    def check(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._queue.lease_seconds / 3):
+            try:
+                self._queue.heartbeat(self._job)
+            except LeaseLostError as lost:
+                self._lost = lost
+                return
+            except StorageError:
+                continue  # the next beat tries again; the commit checks the token in any case
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+Result = TypeVar("Result", covariant=True)
+
+
+class Runs(Protocol[Result]):
+    """What carries out a claimed job (`jobs.run.Runner`)."""
+
+    def __call__(self, job: Job, check: Callable[[], None]) -> Result: ...
+
+
+@contextmanager
+def attempt(queue: Queue, job: Job) -> Iterator[Heart]:
+    """Run the body as one attempt at the job: with heartbeats, and its failure written down.
+
+    What the body raises is raised again once it is written down.
+    """
+    try:
+        with Heart(queue, job) as heart:
+            yield heart
+    except LeaseLostError:
+        raise
+    except KeyboardInterrupt:
+        queue.release(job)
+        raise
+    except EverlearnError as error:
+        queue.fail(job, str(error), retry=not isinstance(error, HOPELESS))
+        raise
+    except Exception:
+        queue.fail(job, traceback.format_exc(limit=-3), retry=True)
+        raise
+
+
+def work(
+    queue: Queue,
+    run: Runs[Result],
+    *,
+    once: bool = False,
+    stop: threading.Event | None = None,
+    report: Callable[[Job, Result | None, str | None], None] = lambda job, result, error: None,
+) -> int:
+    """Claim and run jobs until `stop` is set, or, with `once`, until none is due.
+
+    Args:
+        report: called after each attempt with the job and its result, or its error.
+
+    Returns:
+        The number of attempts.
+    """
+    stop = stop or threading.Event()
+    name, attempts = worker_name(), 0
+    while not stop.is_set():
+        job = queue.claim(name)
+        if job is None:
+            if once:
+                break
+            stop.wait(POLL_SECONDS)
+            continue
+        attempts += 1
+        try:
+            with attempt(queue, job) as heart:
+                result = run(job, heart.check)
+        except LeaseLostError as error:
+            report(job, None, str(error))
+        except Exception as error:  # written down by `attempt`; the worker goes on with other jobs
+            report(job, None, str(error))
+        else:
+            report(job, result, None)
+    return attempts
