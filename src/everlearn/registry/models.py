@@ -1,0 +1,88 @@
+"""Models by name, the lock that orders all changes of one model, and what every record needs."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from everlearn.base import Json, NotFoundError
+from everlearn.storage.schema import models
+
+
+def now() -> int:
+    """Microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+def as_text(micros: int) -> str:
+    """ISO 8601 text of microseconds since 1970 UTC.
+
+    >>> as_text(1_357_000_000_000_000)
+    '2013-01-01T00:26:40.000000+00:00'
+    """
+    moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=micros)
+    return moment.isoformat(timespec="microseconds")
+
+
+def names(connection: sa.Connection) -> list[str]:
+    """Names of all models, sorted."""
+    return list(connection.execute(sa.select(models.c.name).order_by(models.c.name)).scalars())
+
+
+def model_id(connection: sa.Connection, model: str, *, lock: bool = False) -> int:
+    """The row id of a model.
+
+    Args:
+        lock: also keep every other transaction from changing this model until the end of this
+            one (on SQLite a writing transaction does so by itself).
+
+    Raises:
+        NotFoundError: there is no such model; the message names those that there are.
+    """
+    query = sa.select(models.c.id).where(models.c.name == model)
+    found = connection.execute(query.with_for_update() if lock else query).scalar()
+    if found is None:
+        known = ", ".join(names(connection)) or "none yet"
+        raise NotFoundError(f"there is no model {model!r} in this workspace (models: {known})")
+    return int(found)
+
+
+def ensure_model(connection: sa.Connection, model: str) -> int:
+    """The row id of a model, locked; the row is made if it is not there."""
+    row = {"name": model, "created_at": now()}
+    if connection.dialect.name == "postgresql":
+        connection.execute(postgresql.insert(models).values(row).on_conflict_do_nothing())
+    else:
+        connection.execute(sqlite.insert(models).values(row).on_conflict_do_nothing())
+    return model_id(connection, model, lock=True)
+
+
+def plain(value: Any) -> Json:
+    """The value as strict JSON: numpy scalars as Python's, tuples and arrays as lists, and what is
+    not finite as None (a database's JSON has no NaN).
+
+    Raises:
+        TypeError: there is no JSON for it.
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    raise TypeError(f"{type(value).__name__} {value!r} has no form as JSON")
