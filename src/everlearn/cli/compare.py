@@ -1,0 +1,121 @@
+"""`compare`: which retraining strategy suits my data, and what does it cost?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from everlearn.base import Schema
+from everlearn.cli.output import AsJson, say, show_json
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.command()(compare)
+
+
+def compare(
+    files: Annotated[
+        list[str], typer.Argument(metavar="FILE…", help="The history: CSV, Parquet, Arrow IPC.")
+    ],
+    target: Annotated[str, typer.Option(metavar="COL", help="Column to predict.")],
+    time: Annotated[str, typer.Option(metavar="COL", help="Column of event times.")],
+    out: Annotated[
+        str, typer.Option(metavar="DIR", help="Where results.csv, results.json, report.html go.")
+    ] = "out/compare",
+    label_time: Annotated[
+        str | None,
+        typer.Option(metavar="COL", help="Column of times at which labels became known."),
+    ] = None,
+    label_delay: Annotated[
+        str | None, typer.Option(metavar="2h|1d|1s", help="Or: labels are known so much later.")
+    ] = None,
+    every: Annotated[
+        str | None,
+        typer.Option(metavar="7d|5000rows", help="Period between retrainings; chosen if not said."),
+    ] = None,
+    tick: Annotated[
+        str, typer.Option(metavar="1h", help="How often online learners take in new labels.")
+    ] = "1h",
+    strategies: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,…",
+            help="Of never, batch, window, incremental, replay, online, hybrid; all by default.",
+        ),
+    ] = None,
+    learner: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|IMPORT.PATH", help="What learns; logistic regression if not."),
+    ] = None,
+    identity: Annotated[
+        str | None, typer.Option("--id", metavar="COL", help="Column that identifies a row.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="COL", help="Column of the entity a row belongs to.")
+    ] = None,
+    numeric: Annotated[
+        str | None, typer.Option(metavar="COL,…", help="Columns to read as numbers.")
+    ] = None,
+    categorical: Annotated[
+        str | None, typer.Option(metavar="COL,…", help="Columns to read as categories.")
+    ] = None,
+    ignore: Annotated[
+        str | None, typer.Option(metavar="COL,…", help="Columns that are no features.")
+    ] = None,
+    price_cpu_hour: Annotated[
+        float | None, typer.Option(min=0.0, metavar="PRICE", help="Of an hour of one CPU.")
+    ] = None,
+    price_error: Annotated[
+        float | None, typer.Option(min=0.0, metavar="PRICE", help="Of one wrong answer.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="N")] = 0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes; one a core by default.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay history in time order under every strategy, and report quality and cost.
+
+    Nothing learns from a label before it was known. Writes results.csv, results.json and one
+    self-contained report.html, and prints the table.
+    """
+    from everlearn.compare.compare import compare as replay
+
+    schema = Schema(
+        target=target,
+        time=time,
+        label_time=label_time,
+        id=identity,
+        key=key,
+        numeric=_listed(numeric),
+        categorical=_listed(categorical),
+        ignore=_listed(ignore),
+    )
+    results = replay(
+        files[0] if len(files) == 1 else files,
+        schema,
+        every=every,
+        tick=tick,
+        strategies=_listed(strategies) or None,
+        learner=learner,
+        seed=seed,
+        label_delay=label_delay,
+        price_cpu_hour=price_cpu_hour,
+        price_error=price_error,
+        out=out,
+        workers=workers,
+        progress=say,
+    )
+    if as_json:
+        show_json(results)
+    else:
+        from everlearn.compare.table import show
+
+        show(results)
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    """The words between commas."""
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
