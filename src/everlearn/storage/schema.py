@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 metadata = sa.MetaData(
     naming_convention={
-        "ix": "ix_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         "uq": "uq_%(table_name)s_%(column_0_N_name)s",
         "ck": "ck_%(table_name)s_%(constraint_name)s",
         "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
@@ -119,7 +119,9 @@ jobs = sa.Table(
     sa.Column("worker", sa.String),
     sa.Column("token", sa.BigInteger, nullable=False),  # fencing token: grows with every claim
     sa.Column("lease_until", sa.BigInteger),
-    sa.Column("checkpoint", sa.JSON(none_as_null=True)),  # manifest and position of a version not yet published
+    sa.Column(
+        "checkpoint", sa.JSON(none_as_null=True)
+    ),  # manifest and position of a version not yet published
     sa.Column("version", sa.Integer),  # what it ended in
     sa.Column("decision", sa.JSON(none_as_null=True)),
     sa.Column("error", sa.Text),

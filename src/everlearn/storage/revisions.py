@@ -1,0 +1,63 @@
+"""Brings a database's tables to the revision that this release knows."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from everlearn.base import NotFoundError, StorageError
+from everlearn.storage.database import Database
+
+HEAD = "0001"
+"""The newest revision in `migrations/versions`, so that Alembic is loaded only when needed."""
+
+_alembic_is_global = threading.Lock()
+
+
+def upgrade(database: Database, create: bool) -> None:
+    """Make the tables, or bring them up to date, unless they are. One process does, others wait.
+
+    Raises:
+        NotFoundError: there are no tables, and `create` is false.
+        StorageError: a newer release made them.
+    """
+    with database.read() as connection:
+        if _revision(connection) == HEAD:
+            return
+    with database.write() as connection:
+        database.in_commit_order(connection, "migrations")
+        revision = _revision(connection)
+        if revision == HEAD:
+            return
+        if revision is None and not create:
+            raise NotFoundError("the database has no workspace; create one by opening it to write")
+        _migrate(connection, revision)
+
+
+def _revision(connection: Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    revision = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    return None if revision is None else str(revision)
+
+
+def _migrate(connection: Connection, revision: str | None) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise StorageError(
+            f"the workspace was made by a newer release of everlearn (its tables are at revision "
+            f"{revision}, this release knows up to {HEAD}); upgrade everlearn to open it"
+        )
+    with _alembic_is_global:
+        command.upgrade(config, "head")
