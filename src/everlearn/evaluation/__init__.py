@@ -1,0 +1,1 @@
+"""How well: metrics over a stream, transfer, intervals, hold-outs and gates."""
