@@ -93,14 +93,15 @@ def say(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def when(microseconds: int | str | None) -> str:
-    """A moment in local time, to the second."""
-    if microseconds is None:
+def when(moment: int | str | None) -> str:
+    """A moment (microseconds since 1970, or ISO text) in local time, to the second."""
+    if moment is None:
         return ""
-    if isinstance(microseconds, str):
-        return microseconds
-    moment = datetime.fromtimestamp(microseconds / 1e6, UTC).astimezone()
-    return moment.strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(moment, str):
+        time = datetime.fromisoformat(moment)
+    else:
+        time = datetime.fromtimestamp(moment / 1e6, UTC)
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def figure(value: Any) -> str:
