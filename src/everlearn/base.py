@@ -345,9 +345,14 @@ class Batch:
     def take(self, index: slice | Array) -> Batch:
         """The rows that a slice (views), a mask or an index array (copies) chooses."""
         chosen: dict[str, Any] = {}
+        if not isinstance(index, slice) and index.dtype == bool:
+            index = np.flatnonzero(index)
         for name in _BATCH_FIELDS:
             value = getattr(self, name)
-            chosen[name] = None if value is None else value[index]
+            if value is None or isinstance(index, slice):
+                chosen[name] = None if value is None else value[index]
+            else:  # copies rows of tables several times faster than [index]
+                chosen[name] = np.take(value, index, axis=0)
         return Batch(**chosen)
 
     def with_y(self, y: Array | None) -> Batch:
