@@ -8,8 +8,19 @@ from everlearn.cli.progress import Bar, Lines, display, metric_of
 from everlearn.jobs.run import Progress
 
 
-def step(rows: int, total: int | None = 100, phase: str = "learning", **metrics: float) -> Progress:
-    return Progress(rows=rows, total=total, metrics=dict(metrics), phase=phase)
+class Step(Progress):
+    """A moment of a job with figures that the test gives."""
+
+    def __init__(self, rows: int, total: int | None, phase: str, figures: dict[str, float]) -> None:
+        super().__init__(1, total)
+        self.rows, self.phase, self._figures = rows, phase, figures
+
+    def metrics(self) -> dict[str, float]:
+        return self._figures
+
+
+def step(rows: int, total: int | None = 100, phase: str = "learning", **metrics: float) -> Step:
+    return Step(rows, total, phase, metrics)
 
 
 class Terminal(io.StringIO):
@@ -42,6 +53,16 @@ def test_a_new_phase_is_shown_at_once() -> None:
     assert phases == ["memory", "learning", "judging"]
 
 
+def test_a_checkpoint_is_shown_at_once() -> None:
+    file = io.StringIO()
+    with Lines(file) as progress:
+        for checkpoints in range(3):
+            moment = step(checkpoints)
+            moment.checkpoints = checkpoints
+            progress(moment)
+    assert len(file.getvalue().splitlines()) == 3
+
+
 def test_the_first_known_metric_is_shown() -> None:
     assert metric_of(step(1, mae=2.0)) == ("mae", 2.0)
     assert metric_of(step(1, mae=2.0, accuracy=0.5)) == ("accuracy", 0.5)
@@ -53,7 +74,7 @@ def test_a_bar_on_a_terminal_and_lines_elsewhere() -> None:
     with display(terminal) as progress:
         assert isinstance(progress, Bar)
         progress(step(0))
-        progress(step(50, accuracy=0.9))
+        progress(step(50, phase="judging", accuracy=0.9))
     shown = terminal.getvalue()
     assert "50 / 100 rows" in shown
     assert "accuracy 0.9000" in shown

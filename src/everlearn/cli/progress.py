@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -13,43 +12,58 @@ if TYPE_CHECKING:
     from everlearn.jobs.run import Progress
 
 SECONDS_BETWEEN_LINES = 0.5
-SHOWN_METRICS = ("accuracy", "mae", "inertia", "reconstruction_error")
+SECONDS_BETWEEN_FRAMES = 0.1
+SHOWN_METRICS = ("accuracy", "mae", "reconstruction_error", "clusters")
 """The metric that is shown is the first of these that is known."""
 
 
-class Rate:
-    """Rows per second of this run: rows that an earlier run learned do not count."""
+class Clock:
+    """When to show the next figure, and the rate: rows that an earlier run learned do not count.
 
-    def __init__(self) -> None:
+    Args:
+        seconds: least time between two figures of one phase.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self._start: tuple[float, int] | None = None
+        self._last = 0.0
+        self._seen: tuple[str, int] = ("", 0)
 
-    def __call__(self, rows: int) -> float:
-        """Rows per second since the first call; 0 at first."""
+    def is_due(self, progress: Progress) -> bool:
+        """Whether time has passed, the phase is another, or a checkpoint was written."""
         now = time.monotonic()
         if self._start is None:
-            self._start = (now, rows)
-        seconds, done = now - self._start[0], rows - self._start[1]
-        return done / seconds if seconds > 0 else 0.0
+            self._start = (now, progress.rows)
+        seen = (progress.phase, progress.checkpoints)
+        if seen == self._seen and now - self._last < self._seconds:
+            return False
+        self._last, self._seen = now, seen
+        return True
+
+    def rate(self, rows: int) -> float:
+        """Rows per second since the first question; 0 at first."""
+        if self._start is None:
+            return 0.0
+        seconds, done = time.monotonic() - self._start[0], rows - self._start[1]
+        return done / seconds if seconds > 0 and done > 0 else 0.0
 
 
 def metric_of(progress: Progress) -> tuple[str, float] | None:
     """Name and value of the metric to show, if one is known already."""
+    known = progress.metrics()
     for name in SHOWN_METRICS:
-        value = progress.metrics.get(name)
-        if value is not None:
-            return name, value
+        if known.get(name) is not None:
+            return name, known[name]
     return None
 
 
 class Lines:
-    """Lines ``rows=N total=M rate=R accuracy=A phase=P``, two a second at most."""
+    """Lines ``rows=N total=M rate=R accuracy=A phase=P``: two a second, and at each checkpoint."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
-        self._rate = Rate()
-        self._last = -SECONDS_BETWEEN_LINES
-        self._phase = ""
-        self._rows = -1
+        self._clock = Clock(SECONDS_BETWEEN_LINES)
 
     def __enter__(self) -> Self:
         return self
@@ -58,16 +72,12 @@ class Lines:
         self._file.flush()
 
     def __call__(self, progress: Progress) -> None:
-        rate = self._rate(progress.rows)
-        now = time.monotonic()
-        changed = progress.phase != self._phase
-        if not changed and now - self._last < SECONDS_BETWEEN_LINES:
+        if not self._clock.is_due(progress):
             return
-        self._last, self._phase = now, progress.phase
         words = [f"rows={progress.rows}"]
         if progress.total is not None:
             words.append(f"total={progress.total}")
-        words.append(f"rate={rate:.0f}")
+        words.append(f"rate={self._clock.rate(progress.rows):.0f}")
         metric = metric_of(progress)
         if metric is not None:
             words.append(f"{metric[0]}={metric[1]:.4f}")
@@ -95,28 +105,25 @@ class Bar:
             console=Console(file=file),
         )
         self._task: TaskID | None = None
-        self._rate = Rate()
+        self._clock = Clock(SECONDS_BETWEEN_FRAMES)
 
     def __enter__(self) -> Self:
         self._display.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *details: object) -> None:
         self._display.stop()
 
     def __call__(self, progress: Progress) -> None:
+        if not self._clock.is_due(progress):
+            return
         metric = metric_of(progress)
         of_total = "" if progress.total is None else f" / {progress.total:,}"
         shown: dict[str, Any] = {
             "description": progress.phase,
             "total": progress.total,
             "rows": f"{progress.rows:,}{of_total} rows",
-            "rate": f"{self._rate(progress.rows):,.0f} rows/s",
+            "rate": f"{self._clock.rate(progress.rows):,.0f} rows/s",
             "metric": "" if metric is None else f"{metric[0]} {metric[1]:.4f}",
         }
         if self._task is None:

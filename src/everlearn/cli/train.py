@@ -60,7 +60,7 @@ def train(
     else:
         for line in _told(result):
             typer.echo(line)
-    if result.decision.action == "refuse":
+    if result.decision.action in ("refuse", "hold"):
         raise typer.Exit(REFUSED)
 
 
