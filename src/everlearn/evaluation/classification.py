@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -144,7 +144,7 @@ class Classification:
         return arrays, meta | {"no_change": asdict(self.no_change), "ranking": ranking}
 
     @classmethod
-    def load(cls, arrays: dict[str, Array], meta: dict[str, Any]) -> Classification:
+    def load(cls, arrays: dict[str, Array], meta: dict[str, Any]) -> Self:
         """The one that `save` saw."""
         start = len("ranking.")
         ranks = {name[start:]: a for name, a in arrays.items() if name.startswith("ranking.")}

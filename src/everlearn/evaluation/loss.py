@@ -129,7 +129,8 @@ def squared(y: Array, prediction: Prediction) -> Floats:
     """(n,) squared error; infinite where it overflows."""
     with np.errstate(over="ignore", invalid="ignore"):
         error: Floats = prediction.value - y
-        return error * error
+        square: Floats = error * error
+    return square
 
 
 def midranks(scores: Floats) -> Floats:

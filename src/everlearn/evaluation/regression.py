@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -100,7 +100,7 @@ class Regression:
         }
 
     @classmethod
-    def load(cls, arrays: dict[str, Array], meta: dict[str, Any]) -> Regression:
+    def load(cls, arrays: dict[str, Array], meta: dict[str, Any]) -> Self:
         """The one that `save` saw."""
         under, over, square = (float(x) for x in arrays["sums"])
         mean, last = Mean(**meta["mean"]), LastValue(**meta["last_value"])
