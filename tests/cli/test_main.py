@@ -69,15 +69,24 @@ def test_wrong_calls_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--to" in capsys.readouterr().err
 
 
-def test_an_unknown_model_is_one_clear_line(
+def test_a_workspace_that_is_not_there_is_one_clear_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--workspace", str(tmp_path / "ws"), "versions", "nothing"]) == ERROR
+    missing = tmp_path / "ws"
+    assert main(["--workspace", str(missing), "versions", "bills"]) == ERROR
     written = capsys.readouterr()
     assert written.out == ""
     assert written.err.startswith("error: ")
-    assert "'nothing'" in written.err
-    assert "Traceback" not in written.err
+    assert str(missing) in written.err
+    assert not missing.exists()
+
+
+def test_the_environment_names_the_workspace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERLEARN_WORKSPACE", str(tmp_path / "from-environment"))
+    assert main(["versions", "bills"]) == ERROR
+    assert "from-environment" in capsys.readouterr().err
 
 
 def test_help_and_import_load_nothing_slow() -> None:

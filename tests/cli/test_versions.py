@@ -43,6 +43,12 @@ def test_versions_as_json_hold_the_contract(trained: Shell) -> None:
             assert set(increment) >= INCREMENT
 
 
+def test_an_unknown_model_is_named_with_those_there_are(trained: Shell) -> None:
+    trained("versions", "balls", code=ERROR)
+    assert "'balls'" in trained.error
+    assert "bills" in trained.error
+
+
 def test_versions_for_people(trained: Shell) -> None:
     told = trained("versions", "bills")
     assert "champion" in told

@@ -33,12 +33,16 @@ class Settings:
 
 
 @contextmanager
-def opened(context: typer.Context) -> Iterator[Workspace]:
-    """The workspace that the global option names, closed afterwards."""
+def opened(context: typer.Context, *, create: bool = False) -> Iterator[Workspace]:
+    """The workspace that the global option names, closed afterwards.
+
+    Args:
+        create: make it if it is not there; else a missing one is an error.
+    """
     from everlearn.workspace import open as open_workspace
 
     settings: Settings = context.obj
-    with open_workspace(settings.workspace) as workspace:
+    with open_workspace(settings.workspace, create=create) as workspace:
         yield workspace
 
 

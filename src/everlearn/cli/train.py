@@ -47,7 +47,7 @@ def train(
     Run again after a kill, it goes on from its last checkpoint. Files that were learned before
     are nothing new; of a file that grew, only the tail is learned.
     """
-    with opened(context) as workspace:
+    with opened(context, create=True) as workspace:
         model = workspace.model(spec)
         try:
             with display() as progress:
@@ -114,7 +114,7 @@ def worker(
         else:
             typer.echo(f"job {job.id} ({job.model}): {result.decision.reason}")
 
-    with opened(context) as workspace:
+    with opened(context, create=True) as workspace:
         try:
             attempts = workspace.work(once=once, report=report)
         except KeyboardInterrupt:

@@ -40,7 +40,7 @@ def import_version(
     as_json: AsJson = False,
 ) -> None:
     """Add a version that was exported, after verifying it. It is not promoted."""
-    with opened(context) as workspace:
+    with opened(context, create=True) as workspace:
         found = plain(workspace.import_version(path))
     if as_json:
         show_json(found)
