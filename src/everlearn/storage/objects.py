@@ -26,6 +26,7 @@ from everlearn.storage.blobs import (
 )
 
 _ONE_REQUEST_BYTES = 256 << 20
+_MAX_RETRIES = 8
 
 
 class ObjectBlobs(Blobs):
@@ -36,8 +37,8 @@ class ObjectBlobs(Blobs):
     Args:
         url: ``s3://bucket/prefix``, or another URL that obstore knows.
         storage_options: obstore's settings of the store (``endpoint``, ``region``,
-            ``access_key_id``, …) and of its client (``timeout``, ``proxy_url``, …). What is not
-            given comes from the environment (``AWS_ENDPOINT``, ``AWS_ACCESS_KEY_ID``, …).
+            ``access_key_id``, …) and of its client (``timeout``, ``proxy_url``, …), and
+            ``max_retries`` (8: half a minute of waiting in all). What is not given comes from the environment (``AWS_ENDPOINT``, ``AWS_ACCESS_KEY_ID``, …).
 
     Raises:
         InputError: a URL or an option that obstore does not know.
@@ -132,7 +133,10 @@ def _open_store(url: str, options: Mapping[str, Any]) -> Any:
             client.setdefault("allow_http", True)
     try:
         typed: Any = client
-        return from_url(url, config=config or None, client_options=typed or None)
+        retries: Any = {"max_retries": config.pop("max_retries", _MAX_RETRIES)}
+        return from_url(
+            url, config=config or None, client_options=typed or None, retry_config=retries
+        )
     except Exception as error:
         raise InputError(f"blob store {url!r} cannot be opened: {error}") from error
 
