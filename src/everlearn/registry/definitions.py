@@ -7,6 +7,7 @@ together with ``strategy.start == "scratch"``: the parameters of another learner
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -173,8 +174,8 @@ def check_change(old: Definition, new: Definition) -> None:
         return
     what = " and ".join(f"the {name} ({_difference(old, new, name)})" for name in kept)
     raise SpecError(
-        f"{what} of model {new.config['params']['name']!r} changed since version(s) were learned"
-        ' with it; say strategy=everlearn.Strategy(start="scratch", …) to begin anew with what is'
+        f"{what} of model {new.config['params']['name']!r} changed since its champion was"
+        ' learned; say strategy=everlearn.Strategy(start="scratch", …) to begin anew with what is'
         " remembered, undo the change, or give the model another name"
     )
 
@@ -233,8 +234,6 @@ def _same(old: Json, new: Json) -> bool:
 
 
 def _are_defaults(name: str, params: Mapping[str, Json]) -> bool:
-    import inspect
-
     kind = from_config({"ref": name}) if not name.startswith("spec:") else None
     if kind is None:
         return False
@@ -267,12 +266,14 @@ def _shown(config: Json) -> str:
 def _code(source: str, but: str | None = None) -> str:
     """What the text does, without comments and layout, and without what assigns one name."""
     tree = ast.parse(source)
-    tree.body = [
-        node
-        for node in tree.body
-        if not (
-            isinstance(node, ast.Assign)
-            and any(isinstance(target, ast.Name) and target.id == but for target in node.targets)
-        )
-    ]
+    tree.body = [node for node in tree.body if but is None or not _assigns(node, but)]
     return ast.dump(tree)
+
+
+def _assigns(node: ast.stmt, name: str) -> bool:
+    targets: list[ast.expr] = []
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    elif isinstance(node, ast.AnnAssign):
+        targets = [node.target]
+    return any(isinstance(target, ast.Name) and target.id == name for target in targets)
