@@ -49,7 +49,7 @@ class Classification:
     def classes(self) -> int:
         return len(self.true) - 1
 
-    def add(self, y: Array, value: Array, proba: Floats | None) -> None:
+    def add(self, y: Array, value: Array, proba: Floats | None = None) -> None:
         """Add rows in their order.
 
         Args:

@@ -72,9 +72,9 @@ def mean_interval(values: Floats, *, level: float = 0.95, groups: Ints | None = 
     if groups is not None and len(groups) != n:
         raise InputError(f"{n} values came with {len(groups)} group numbers; give one for each")
     mean = float(values.mean())
-    gaps = values - mean
+    gaps: Floats = values - mean
     if groups is not None:
-        sums: Floats = np.bincount(groups, weights=gaps)
+        sums: Floats = np.bincount(groups, weights=gaps).astype(np.float64)
         gaps = sums[np.bincount(groups) > 0]
     count = len(gaps)
     if count < 2:

@@ -106,7 +106,7 @@ def log_loss(y: Array, prediction: Prediction) -> Floats:
 
 def zero_one(y: Array, prediction: Prediction) -> Floats:
     """(n,) 1 where the predicted class is not the true one, else 0."""
-    wrong: Floats = (prediction.value != y).astype(np.float64)
+    wrong: Floats = np.not_equal(prediction.value, y).astype(np.float64)
     return wrong
 
 
@@ -116,7 +116,9 @@ def brier(y: Array, prediction: Prediction, *, classes: int = 2) -> Floats:
         raise InputError("the Brier score needs probabilities, and this learner gives none")
     proba = prediction.proba
     full = np.einsum("ij,ij->i", proba, proba) - 2.0 * true_probability(y, proba) + 1.0
-    return full * 0.5 if max(classes, proba.shape[1]) <= 2 else full
+    scale = 0.5 if max(classes, proba.shape[1]) <= 2 else 1.0
+    score: Floats = full * scale
+    return score
 
 
 def absolute(y: Array, prediction: Prediction) -> Floats:

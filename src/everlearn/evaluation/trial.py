@@ -1,0 +1,406 @@
+"""A candidate and a champion asked about the same hold-out rows: what every gate decides on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from everlearn.base import (
+    Array,
+    Batch,
+    Columns,
+    Decision,
+    Floats,
+    InputError,
+    Ints,
+    Prediction,
+)
+from everlearn.evaluation.churn import churn, value_churn
+from everlearn.evaluation.holdouts import HoldOuts, Period
+from everlearn.evaluation.intervals import Interval, independent_groups, paired_interval
+from everlearn.evaluation.loss import GREATER_IS_BETTER, losses, metric_losses
+from everlearn.evaluation.metrics import Metrics
+
+_PIECE = 4096  # rows predicted at a time
+
+
+class Scorer(Protocol):
+    """A model that can be asked: a fold, or anything like it."""
+
+    @property
+    def kind(self) -> Any:
+        """ "classifier", "regressor", "clusterer" or "transformer"."""
+        ...
+
+    def predict(self, batch: Batch) -> Prediction:
+        """Predict for every row, class codes for a classifier; changes nothing."""
+        ...
+
+    def encode(self, y: Array) -> Array:
+        """(n,) values of the target as class codes (−1 if unknown), or as they are."""
+        ...
+
+    def decode(self, value: Array) -> Array:
+        """The inverse of `encode`."""
+        ...
+
+
+class Gate(Protocol):
+    """Whether a candidate is good enough."""
+
+    def decide(self, trial: Trial) -> Decision:
+        """Action "pass" or "refuse", with a reason for people and the figures."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What one model answered.
+
+    Args:
+        y: (n,) true classes in the model's own codes (−1: unknown to it), or values; None for
+            learners without a target.
+        prediction: of the same n rows, in the same codes.
+    """
+
+    y: Array | None
+    prediction: Prediction
+
+    @property
+    def classes(self) -> int:
+        proba = self.prediction.proba
+        return 0 if proba is None else proba.shape[1]
+
+    def take(self, rows: slice | Array) -> Answers:
+        return Answers(None if self.y is None else self.y[rows], self.prediction.take(rows))
+
+    def is_finite(self) -> bool:
+        """Whether every value and every probability is a number."""
+        value, proba = self.prediction.value, self.prediction.proba
+        return bool(np.isfinite(value).all()) and (proba is None or bool(np.isfinite(proba).all()))
+
+
+def ask(scorer: Scorer, batch: Batch) -> Answers:
+    """The model's answers for all rows of a batch whose y is in the target's own values."""
+    pieces = [scorer.predict(piece) for piece in batch.split(_PIECE)]
+    if not pieces:
+        pieces = [scorer.predict(batch)]
+    y = batch.y
+    if scorer.kind in ("clusterer", "transformer"):
+        y = None
+    elif scorer.kind == "classifier" and y is not None:
+        y = scorer.encode(y)
+    return Answers(y, join_predictions(pieces))
+
+
+def join_predictions(pieces: Sequence[Prediction]) -> Prediction:
+    """The predictions of consecutive rows as one."""
+    if len(pieces) == 1:
+        return pieces[0]
+    joined: dict[str, Any] = {}
+    for name in ("value", "proba", "margin"):
+        values = [getattr(piece, name) for piece in pieces]
+        lacking = any(value is None for value in values)
+        joined[name] = None if lacking else np.concatenate(values)
+    return Prediction(**joined)
+
+
+def evaluate(scorer: Scorer, rows: HoldOuts | Batch) -> dict[str, Any]:
+    """Metrics of one model on hold-outs or any other rows, by name, with their baselines.
+
+    Args:
+        scorer: the model.
+        rows: hold-outs (all their rows) or a batch with y in the target's own values.
+    """
+    batch = rows
+    if isinstance(rows, HoldOuts):
+        periods = rows.periods
+        if not periods:
+            return {"rows": 0, "baselines": {}}
+        batch = Batch.concat([period.batch for period in periods])
+    assert isinstance(batch, Batch)
+    answers = ask(scorer, batch)
+    return measure(scorer.kind, answers)
+
+
+def measure(kind: Any, answers: Answers) -> dict[str, Any]:
+    """The metrics of answers, by name, with their baselines."""
+    metrics = Metrics(kind)
+    metrics.add(answers.y, answers.prediction)
+    return metrics.results()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Candidate against champion under one metric, on some of the rows.
+
+    Args:
+        metric, rows: what was compared, on how many rows.
+        candidate, champion: the metric of both; of a baseline, where there is no champion.
+        worse: the interval of how much worse the candidate is, in the metric's own unit: below 0
+            where it is better.
+    """
+
+    metric: str
+    rows: int
+    candidate: float
+    champion: float
+    worse: Interval
+
+    def to_json(self) -> dict[str, Any]:
+        """Figures by name."""
+        found = {"metric": self.metric, "rows": self.rows, "candidate": self.candidate}
+        return found | {"champion": self.champion, "worse_by": self.worse.to_json()}
+
+
+@dataclass(slots=True)
+class Trial:
+    """Both models' answers for all hold-out rows, the oldest first.
+
+    Args:
+        kind: of the candidate.
+        batch: the rows, n of them, in order of their periods; None if there are none.
+        historical: number of rows that belong to older periods; the others are recent.
+        periods: the periods, the oldest first.
+        candidate: the candidate's answers.
+        champion: the champion's answers; None where there is no champion.
+        translation: the champion's class codes in the candidate's (−1: unknown to it).
+        columns: what the columns of the rows are, if known.
+    """
+
+    kind: str
+    batch: Batch | None
+    historical: int
+    periods: list[Period]
+    candidate: Answers | None
+    champion: Answers | None = None
+    translation: Ints | None = None
+    columns: Columns | None = None
+    _losses: dict[tuple[str, str], Floats] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return 0 if self.batch is None else len(self.batch)
+
+    @property
+    def recent(self) -> slice:
+        return slice(self.historical, len(self))
+
+    @property
+    def classes(self) -> int:
+        """Number of classes that either model knows."""
+        return max((a.classes for a in (self.candidate, self.champion) if a), default=0)
+
+    def compare(self, metric: str, rows: slice | Array, *, level: float = 0.95) -> Comparison:
+        """Candidate against champion on some rows; against the best constant answer if there is
+        no champion.
+
+        Args:
+            metric: one that has a loss per row (see `metric_losses`).
+            rows: which rows: a slice, a mask or an index array.
+            level: confidence with which the candidate is no worse than the interval's upper bound;
+                the lower bound holds with the same confidence.
+
+        Raises:
+            InputError: no rows, no baseline for this metric, or no probabilities.
+            SpecError: the metric has no loss per row.
+        """
+        if self.batch is None or self.candidate is None:
+            raise InputError("there are no hold-out rows to compare on")
+        mine = self._loss(metric, self.candidate, "candidate", rows)
+        if self.champion is not None:
+            theirs = self._loss(metric, self.champion, "champion", rows)
+        else:
+            theirs = baseline_losses(
+                metric, self.kind, self.candidate.take(rows), classes=self.classes
+            )
+        chosen = self.batch.take(rows)
+        groups = independent_groups(len(mine), chosen.time, chosen.key)
+        return compare_losses(metric, mine, theirs, level=level, groups=groups)
+
+    def _loss(self, metric: str, answers: Answers, who: str, rows: slice | Array) -> Floats:
+        """Losses of some rows; those of all rows are computed once."""
+        if metric == "roc_auc":
+            part = answers.take(rows)
+            return _metric_losses(metric, part, self.classes)
+        if (who, metric) not in self._losses:
+            self._losses[who, metric] = _metric_losses(metric, answers, self.classes)
+        return self._losses[who, metric][rows]
+
+    def churn(self, rows: slice | Array) -> dict[str, Any] | None:
+        """Churn and negative flip rate against the champion; None without a champion."""
+        if self.candidate is None or self.champion is None or self.kind == "clusterer":
+            return None
+        new, old = self.candidate.take(rows), self.champion.take(rows)
+        if self.kind != "classifier":
+            return value_churn(old.prediction.value, new.prediction.value).to_json()
+        answered = old.prediction.value
+        if self.translation is not None:
+            answered = self.translation[answered]
+        return churn(answered, new.prediction.value, new.y).to_json()
+
+    def evidence(self) -> dict[str, Any]:
+        """Every figure: metrics, baselines and churn, recent and historical, and per period."""
+        found: dict[str, Any] = {"rows": len(self)}
+        if self.candidate is None:
+            return found
+        found["recent"] = self._figures(self.recent)
+        if self.historical:
+            found["historical"] = self._figures(slice(0, self.historical))
+        if self.kind not in ("clusterer", "transformer"):
+            found["periods"] = self._by_period()
+        return found
+
+    def _figures(self, rows: slice) -> dict[str, Any]:
+        assert self.candidate is not None
+        measured = measure(self.kind, self.candidate.take(rows))
+        found: dict[str, Any] = {"rows": measured["rows"], "baselines": measured.pop("baselines")}
+        found["candidate"] = measured
+        if self.champion is not None:
+            theirs = measure(self.kind, self.champion.take(rows))
+            del theirs["baselines"]
+            found["champion"] = theirs
+        changed = self.churn(rows)
+        return found | {"churn": changed} if changed else found
+
+    def _by_period(self) -> list[dict[str, Any]]:
+        """A few metrics per period, for both models, computed for all periods at once."""
+        starts = np.cumsum([0, *(len(period) for period in self.periods)])[:-1]
+        table: dict[str, dict[str, list[float | None]]] = {}
+        for who, answers in (("candidate", self.candidate), ("champion", self.champion)):
+            if answers is not None and answers.y is not None:
+                table[who] = _means(self.kind, answers, starts)
+        found = []
+        for place, period in enumerate(self.periods):
+            item: dict[str, Any] = {"name": period.name, "rows": len(period)}
+            item |= {"start": period.start, "stop": period.stop}
+            for who, metrics in table.items():
+                item[who] = {name: values[place] for name, values in metrics.items()}
+            found.append(item)
+        return found
+
+
+def _metric_losses(metric: str, answers: Answers, classes: int) -> Floats:
+    y = answers.y
+    if metric == "reconstruction_error":
+        return answers.prediction.value.astype(np.float64, copy=False)
+    if y is None:
+        raise InputError(f"{metric!r} needs a target, and this learner has none")
+    return metric_losses(metric, y, answers.prediction, classes=classes)
+
+
+def _means(kind: str, answers: Answers, starts: Ints) -> dict[str, list[float | None]]:
+    """Mean of each loss within each period; periods begin at `starts`."""
+    y, prediction = answers.y, answers.prediction
+    assert y is not None
+    if kind == "classifier":
+        rows = {"accuracy": (prediction.value == y).astype(np.float64)}
+        if prediction.proba is not None:
+            rows["log_loss"] = losses(kind, y, prediction)
+    else:
+        rows = {"mae": np.abs(prediction.value - y), "mse": losses(kind, y, prediction)}
+    sizes = np.diff(np.append(starts, len(y)))
+    means = {name: np.add.reduceat(value, starts) / sizes for name, value in rows.items()}
+    return {
+        name: [float(x) if np.isfinite(x) else None for x in values]
+        for name, values in means.items()
+    }
+
+
+def compare_losses(
+    metric: str, mine: Floats, theirs: Floats, *, level: float, groups: Ints | None = None
+) -> Comparison:
+    """How much worse one series of losses is than the other, in the metric's own unit.
+
+    The difference of two RMSEs is that of the mean squares divided by their sum, so that it has an
+    interval in closed form.
+
+    Args:
+        mine, theirs: (n,) losses of the same rows (see `metric_losses`).
+        level: confidence of each bound of the interval.
+        groups: (n,) groups of rows that depend on each other.
+    """
+    worse = paired_interval(mine, theirs, level=2.0 * level - 1.0, groups=groups)
+    a, b = float(mine.mean()), float(theirs.mean())
+    if metric == "rmse":
+        a, b = float(np.sqrt(a)), float(np.sqrt(b))
+        scale = a + b
+        if scale > 0:
+            bounds = (worse.mean / scale, worse.low / scale, worse.high / scale)
+            worse = Interval(*bounds, worse.rows, worse.groups, worse.error / scale)
+    if metric in GREATER_IS_BETTER:
+        a, b = 1.0 - a, 1.0 - b
+    return Comparison(metric, len(mine), a, b, worse)
+
+
+def baseline_losses(metric: str, kind: str, answers: Answers, *, classes: int = 2) -> Floats:
+    """(n,) losses of the best constant answer in hindsight: what a first version must not be below.
+
+    Args:
+        metric: one that has a loss per row (see `metric_losses`).
+        kind: of the learner.
+        answers: of which only y counts.
+        classes: number of classes, by which the Brier score is scaled.
+
+    Raises:
+        InputError: there is none for learners without a target.
+    """
+    y = answers.y
+    if y is None:
+        raise InputError(f"a {kind} has no baseline, since it has no target")
+    n = len(y)
+    if metric == "roc_auc":
+        return np.full(n, 0.5)
+    if kind == "classifier":
+        found, codes = np.unique(y, return_inverse=True)
+        share = np.bincount(codes) / max(n, 1)
+        proba = np.broadcast_to(share, (n, len(found)))
+        constant = Prediction(value=np.full(n, share.argmax()), proba=proba)
+        return metric_losses(metric, codes, constant, classes=classes)
+    centre = np.median(y) if metric == "mae" else np.mean(y)
+    return metric_losses(metric, y, Prediction(value=np.full(n, centre)))
+
+
+def hold_trial(
+    candidate: Scorer,
+    champion: Scorer | None,
+    holdouts: HoldOuts,
+    columns: Columns | None = None,
+) -> Trial:
+    """Ask both models about all hold-out rows.
+
+    Args:
+        candidate: the model that was just learned.
+        champion: the model that is served, or None.
+        holdouts: the rows, the present increment's included.
+        columns: the columns of the rows; by default the candidate's own attribute of that name.
+    """
+    historical, recent = holdouts.split()
+    periods = [*historical, *recent]
+    columns = columns or getattr(candidate, "columns", None)
+    if not periods:
+        return Trial(candidate.kind, None, 0, [], None, columns=columns)
+    batch = Batch.concat([period.batch for period in periods])
+    trial = Trial(
+        kind=candidate.kind,
+        batch=batch,
+        historical=sum(len(period) for period in historical),
+        periods=periods,
+        candidate=ask(candidate, batch),
+        columns=columns,
+    )
+    if champion is not None:
+        trial.champion = ask(champion, batch)
+        if trial.kind == "classifier":
+            trial.translation = _translate(champion, candidate, trial.champion)
+    return trial
+
+
+def _translate(champion: Scorer, candidate: Scorer, answers: Answers) -> Ints:
+    """The candidate's code for each of the champion's codes."""
+    highest = int(answers.prediction.value.max(initial=-1))
+    values = champion.decode(np.arange(max(answers.classes, highest + 1)))
+    translated: Ints = candidate.encode(values)
+    return translated
