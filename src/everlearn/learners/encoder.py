@@ -39,7 +39,7 @@ class Encoder:
     Columns of the matrix, from the left: for each number its value and, with `indicator`, whether
     it is missing; for each time the sine and cosine of its place in the day, the week and the
     year (all zero where missing; nothing absolute, which would never come again); for categories
-    `buckets` columns that all categories share, 1 where a row falls into them.
+    `buckets` columns that all categories share, 1 (times its scale) where a row falls into them.
 
     Args:
         numbers: "standardize" (mean 0, standard deviation 1, by running moments) or "as_is".
@@ -50,13 +50,15 @@ class Encoder:
         times: "cyclic" or "drop".
         missing: "indicator" (mean, and a column of its own that says so) or "mean".
         clip: standardised numbers are limited to ± this many standard deviations.
+        scales: what the columns of numbers, times and categories are multiplied by. For gradient
+            descent, the square of a scale is the share of the step that its columns get.
 
     Raises:
         SpecError: an argument that is none of these.
 
     Example:
         >>> Encoder(categories="onehot", buckets=64)
-        Encoder(numbers='standardize', categories='onehot', buckets=64, times='cyclic', missing='indicator', clip=10.0)
+        Encoder(numbers='standardize', categories='onehot', buckets=64, times='cyclic', missing='indicator', clip=10.0, scales=(1.0, 1.0, 1.0))
     """  # noqa: E501
 
     numbers: Literal["standardize", "as_is"] = "standardize"
@@ -65,6 +67,7 @@ class Encoder:
     times: Literal["cyclic", "drop"] = "cyclic"
     missing: Literal["indicator", "mean"] = "indicator"
     clip: float = 10.0
+    scales: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
         choices = {
@@ -82,6 +85,10 @@ class Encoder:
             raise SpecError(f"Encoder(buckets=) is a number from 1 to 2**30, not {self.buckets!r}")
         if not self.clip > 0:
             raise SpecError(f"Encoder(clip=) is above 0, not {self.clip!r}")
+        scales = tuple(self.scales)
+        if len(scales) != 3 or not all(0 < scale < float("inf") for scale in scales):
+            raise SpecError(f"Encoder(scales=) is three numbers above 0, not {self.scales!r}")
+        object.__setattr__(self, "scales", scales)
 
 
 class Encoding:
@@ -108,7 +115,7 @@ class Encoding:
         self.width = self._dense_width + (encoder.buckets if self._q else 0)
         slots = p + 6 * self._r + self._q
         self.is_sparse = sparse and self._q > 0 and 3 * slots < self.width
-        self._plain = self.width == p and encoder.numbers == "as_is"
+        self._plain = self.width == p and encoder.numbers == "as_is" and encoder.scales[0] == 1.0
         self._salts = _salts(self._q)
         if self.width == 0:
             raise SpecError("there is no feature column left to learn from; check the Schema")
@@ -136,6 +143,11 @@ class Encoding:
             return batch.numbers
         values, missing = self._numbers(batch.numbers)
         times = cyclic(batch.times) if self._r else None
+        of_numbers, of_times, _ = self.encoder.scales
+        if of_numbers != 1.0:
+            values = values * of_numbers
+        if times is not None and of_times != 1.0:
+            times *= of_times
         return (self._csr if self.is_sparse else self._dense)(values, missing, times, batch)
 
     def snapshot(self) -> Any:
@@ -221,7 +233,7 @@ class Encoding:
         matrix = np.zeros((rows, self.width))
         matrix[:, 0 : p * self._stride : self._stride] = values
         if missing is not None and self._stride == 2:
-            matrix[:, 1 : 2 * p : 2] = missing
+            matrix[:, 1 : 2 * p : 2] = missing * self.encoder.scales[0]
         if times is not None:
             matrix[:, p * self._stride : self._dense_width] = times
         if self._q:
@@ -244,7 +256,7 @@ class Encoding:
         data[:, :p] = values
         where[:, :p] = np.arange(0, p * self._stride, self._stride)
         if missing is not None and self._stride == 2:
-            data[:, :p][missing] = 1.0
+            data[:, :p][missing] = self.encoder.scales[0]
             where[:, :p][missing] += 1
         if times is not None:
             data[:, p:dense] = times
@@ -254,14 +266,15 @@ class Encoding:
         return csr_matrix((data.ravel(), where.ravel(), starts), shape=(rows, self.width))
 
     def _places(self, categories: Hashes) -> tuple[Ints, Floats]:
-        """(n, q) columns of the matrix, and what stands there: 1, or 0 for an unseen class."""
+        """(n, q) columns of the matrix, and what stands there: the scale; 0 if unseen."""
         mixed = self._mixed(categories)
         if self.encoder.categories == "hash":
             places = (mixed % np.uint64(self.encoder.buckets)).astype(np.int64)
-            return places + self._dense_width, np.ones(places.shape)
+            return places + self._dense_width, np.full(places.shape, self.encoder.scales[2])
         slots = self._slots(mixed.ravel()).reshape(mixed.shape)
         known = slots >= 0
-        return np.where(known, slots, 0) + self._dense_width, known.astype(np.float64)
+        scale = np.float64(self.encoder.scales[2])
+        return np.where(known, slots, 0) + self._dense_width, np.where(known, scale, 0.0)
 
     def _mixed(self, categories: Hashes) -> Hashes:
         """(n, q) hashes in which a column's own salt is mixed (the finaliser of SplitMix64)."""
