@@ -26,13 +26,15 @@ class Block:
     Args:
         part: as `Block.of` makes it; it may be lazy.
         size: rows in the part, dead ones included.
+        span: earliest and latest event time in the part, if its rows have event times.
     """
 
-    __slots__ = ("_alive", "_content", "_positions", "mask", "part", "size")
+    __slots__ = ("_alive", "_content", "_positions", "mask", "part", "size", "span")
 
-    def __init__(self, part: Part, size: int) -> None:
+    def __init__(self, part: Part, size: int, span: tuple[int, int] | None = None) -> None:
         self.part = part
         self.size = size
+        self.span = span
         self.mask: npt.NDArray[np.bool_] = np.ones(0, bool)
         self._alive = size
         self._positions: Ints | None = None
@@ -45,7 +47,10 @@ class Block:
         Raises:
             InputError: the target is neither numbers nor texts.
         """
-        return cls(encode(batch, notes), len(batch))
+        span = None
+        if batch.time is not None and len(batch):
+            span = int(batch.time.min()), int(batch.time.max())
+        return cls(encode(batch, notes), len(batch), span)
 
     @property
     def alive(self) -> int:

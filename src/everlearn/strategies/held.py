@@ -171,17 +171,18 @@ class HeldRows:
 
     def _sequence(self, generator: np.random.Generator) -> Ints:
         """The ranks of this round; a new round where the last one is used up."""
-        if self._round is not None and self._at >= len(self._round):
-            self._seed = None
-        if self._seed is None:
+        if self._seed is not None and self._round is None:
+            self._round = self._make_round(self._seed)
+        if self._round is None or self._at >= len(self._round):
+            if self._round is not None and len(self._held) <= PERMUTED:
+                self._held.flatten()
             self._seed, self._at = int(generator.integers(2**63)), 0
-            self._round, self._pool = None, None
-        if self._round is None:
-            self._round = self._make_round(np.random.Generator(np.random.PCG64(self._seed)))
+            self._round, self._pool = self._make_round(self._seed), None
         return self._round
 
-    def _make_round(self, generator: np.random.Generator) -> Ints:
-        """A sequence of ranks to draw. All randomness comes from `generator`."""
+    def _make_round(self, seed: int) -> Ints:
+        """The sequence of ranks to draw that follows from a seed."""
+        generator = np.random.Generator(np.random.PCG64(seed))
         held = len(self._held)
         size = _ROUND if held <= RESIDENT else BLOCK
         if self._cumulated is None:

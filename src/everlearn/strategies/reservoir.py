@@ -40,6 +40,10 @@ class Reservoir:
         object.__setattr__(self, "n", whole("Reservoir(n=)", self.n))
         object.__setattr__(self, "ratio", share("Reservoir(ratio=)", self.ratio))
 
+    def describe(self) -> str:
+        """The memory in words."""
+        return f"a uniform sample of {self.n:,} of all rows"
+
     def open(self, state: State | None = None) -> Held:
         """An empty memory, or the one that was saved.
 

@@ -41,6 +41,7 @@ class Rows:
         self._open_rows = 0
         self._ends: Ints | None = None
         self._recent: dict[int, Block] = {}
+        self._flat: Batch | None = None
 
     def __len__(self) -> int:
         """Rows that are alive."""
@@ -50,6 +51,11 @@ class Rows:
     def blocks(self) -> list[int]:
         """How many rows are alive in each block."""
         return [block.alive for block in self._blocks]
+
+    @property
+    def latest(self) -> int | None:
+        """The latest event time in the blocks, if their rows have event times."""
+        return max((block.span[1] for block in self._blocks if block.span), default=None)
 
     def append(self, batch: Batch, notes: Notes | None = None) -> None:
         """Add rows at the end.
@@ -76,7 +82,8 @@ class Rows:
         if self._open_rows:
             batch, notes = self._opened()
             self._blocks.append(Block.of(batch, notes))
-        self._open, self._small, self._open_rows, self._ends = [], [], 0, None
+            self._changed()
+        self._open, self._small, self._open_rows = [], [], 0
         self.cool()
 
     def keep(self, mask: Mask) -> None:
@@ -89,9 +96,35 @@ class Rows:
             start += alive
         self._changed()
 
-    def drop_first(self, blocks: int) -> None:
-        """Let all rows of the first blocks die."""
-        del self._blocks[:blocks]
+    def keep_last(self, rows: int) -> None:
+        """Let all but the last rows die. The open ones stay as they are."""
+        excess = len(self) - rows
+        dropped = 0
+        while dropped < len(self._blocks) and self._blocks[dropped].alive <= excess:
+            excess -= self._blocks[dropped].alive
+            dropped += 1
+        del self._blocks[:dropped]
+        if excess > 0 and self._blocks:
+            first = self._blocks[0]
+            first.keep(np.arange(first.alive) >= excess)
+        self._changed()
+
+    def expire(self, before: int) -> None:
+        """Let the rows die whose event time is earlier, or missing. The open ones stay as they are.
+
+        Args:
+            before: microseconds since 1970-01-01 UTC.
+        """
+        kept = []
+        for block in self._blocks:
+            if block.span is None or block.span[1] < before:
+                continue
+            if block.span[0] < before:
+                time = self._read(block)[0].time
+                alive = block.positions(np.arange(block.alive))
+                block.keep(np.asarray(time)[alive] >= before)
+            kept.append(block)
+        self._blocks = kept
         self._changed()
 
     def extend(self, other: Rows) -> None:
@@ -104,8 +137,10 @@ class Rows:
         self._changed()
 
     def compact(self) -> None:
-        """If rows died, write the others anew, in blocks of exactly 65,536."""
-        if all(block.whole for block in self._blocks):
+        """Lay out the rows in blocks of exactly 65,536, written anew where some died."""
+        self.seal()
+        full = all(block.size == BLOCK for block in self._blocks[:-1])
+        if full and all(block.whole for block in self._blocks):
             return
         fresh = Rows()
         for batch, notes in self.batches():
@@ -133,6 +168,8 @@ class Rows:
     def gather(self, ranks: Ints) -> Batch:
         """The rows of these ranks, in the order of `ranks`, repeated where a rank is repeated."""
         ends = self._ranks()
+        if self._flat is not None:
+            return self._flat.take(ranks)
         if len(self._blocks) == 1:
             return self._read(self._blocks[0])[0].take(self._blocks[0].positions(ranks))
         which = np.searchsorted(ends, ranks, side="right").astype(np.uint16)
@@ -147,6 +184,11 @@ class Rows:
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
         return Batch.concat(pieces).take(back)
+
+    def flatten(self) -> None:
+        """Keep a copy of all rows in one batch until they change, which makes `gather` faster."""
+        if self._flat is None and len(self._blocks) > 1:
+            self._flat = Batch.concat([batch for batch, _ in self.batches()])
 
     def batches(self) -> Iterator[Piece]:
         """All rows that are alive, in order of arrival, in pieces of at most 65,536."""
@@ -200,7 +242,11 @@ class Rows:
         """(meta, arrays) for an index and the blocks as parts "0", "1", …, "open"."""
         partial = [index for index, block in enumerate(self._blocks) if not block.whole]
         bits = [np.packbits(self._blocks[index].mask) for index in partial]
-        meta: Json = {"sizes": [block.size for block in self._blocks], "partial": partial}
+        meta: Json = {
+            "sizes": [block.size for block in self._blocks],
+            "spans": [block.span for block in self._blocks],
+            "partial": partial,
+        }
         arrays = {"live": np.concatenate(bits)} if bits else {}
         parts = {str(index): block.part for index, block in enumerate(self._blocks)}
         if self._open_rows:
@@ -219,7 +265,11 @@ class Rows:
         rows = cls()
         try:
             sizes = [int(size) for size in meta["sizes"]]
-            rows._blocks = [Block(parts[str(k)], size) for k, size in enumerate(sizes)]
+            spans = [
+                None if span is None else (int(span[0]), int(span[1])) for span in meta["spans"]
+            ]
+            for index, (size, span) in enumerate(zip(sizes, spans, strict=True)):
+                rows._blocks.append(Block(parts[str(index)], size, span))
             at = 0
             for index in meta["partial"]:
                 block = rows._blocks[index]
@@ -283,7 +333,7 @@ class Rows:
     def _changed(self) -> None:
         kept = {id(block) for block in self._blocks}
         self._recent = {key: block for key, block in self._recent.items() if key in kept}
-        self._ends = None
+        self._ends, self._flat = None, None
 
 
 def _join(pieces: list[Piece]) -> Piece:

@@ -109,20 +109,19 @@ class Strategy:
         return learner if self.retention is None else self.retention.wrap(learner)
 
     def describe(self) -> str:
-        """The strategy in words."""
+        """The strategy in words (a part's own, where it has a `describe`)."""
         words = [_describe_start(self.start)]
         if self.memory is None:
             words.append("on new rows only")
         elif self.memory.ratio:
-            words.append(
-                f"on new rows and {self.memory.ratio:g} remembered for each: {self.memory}"
-            )
+            kept = _describe(self.memory)
+            words.append(f"on new rows and {self.memory.ratio:g} remembered for each out of {kept}")
         else:
-            words.append(f"on new rows, remembering without replay: {self.memory}")
+            words.append(f"on new rows, remembering {_describe(self.memory)} without replay")
         if self.retention is not None:
-            words.append(f"holding on by {self.retention}")
+            words.append(f"holding on by {_describe(self.retention)}")
         if self.adaptation is not None:
-            words.append(f"adapting {self.adaptation}")
+            words.append(f"adapting {_describe(self.adaptation)}")
         words.append(f"in chunks of {self.chunk:,} rows")
         if self.passes > 1:
             words.append(f"{self.passes} times over")
@@ -198,6 +197,12 @@ def check_part(name: str, part: Any, needs: tuple[str, ...], example: str) -> No
 
 
 _STARTS = {"champion": "from the champion", "scratch": "from scratch"}
+
+
+def _describe(part: Any) -> str:
+    """A part in its own words, if it has them."""
+    words = getattr(part, "describe", None)
+    return str(words()) if callable(words) else repr(part)
 
 
 def _describe_start(start: Any) -> str:
