@@ -13,6 +13,7 @@ from everlearn.evaluation.loss import EPSILON, true_probability
 from everlearn.evaluation.ranking import Ranking
 
 CALIBRATION_BINS = 20
+_JOINT_SLOTS = 33  # up to this many, one table of both classes costs least
 
 
 def _counts(slots: int = 3) -> Ints:
@@ -61,11 +62,8 @@ class Classification:
             return
         top = int(max(y.max(), value.max())) + 1
         self.grow(max(top, 0 if proba is None else proba.shape[1]))
-        slots = len(self.true)
         self.rows += len(y)
-        self.correct += int(np.count_nonzero(y == value))
-        self.true += np.bincount(y + 1, minlength=slots)
-        self.predicted += np.bincount(value + 1, minlength=slots)
+        self._tally(y, value)
         self.no_change.add(y)
         if proba is not None:
             self._add_proba(y, value, proba)
@@ -162,6 +160,19 @@ class Classification:
             ranking=Ranking.load(ranks, meta["ranking"]),
         )
 
+    def _tally(self, y: Array, value: Array) -> None:
+        slots = len(self.true)
+        if slots > _JOINT_SLOTS:
+            self.correct += int(np.count_nonzero(y == value))
+            self.true += np.bincount(y + 1, minlength=slots)
+            self.predicted += np.bincount(value + 1, minlength=slots)
+            return
+        joint = np.bincount(y * slots + (value + (slots + 1)), minlength=slots * slots)
+        table = joint.reshape(slots, slots)
+        self.correct += int(np.trace(table)) - int(table[0, 0])
+        self.true += table.sum(axis=1)
+        self.predicted += table.sum(axis=0)
+
     def _add_proba(self, y: Array, value: Array, proba: Floats) -> None:
         self.proba_rows += len(y)
         if not np.isfinite(proba.sum()):
@@ -174,21 +185,22 @@ class Classification:
         self.log_loss -= float(np.log(np.maximum(chance, EPSILON)).sum())
         if self.classes <= 2:
             self.brier += float(((1.0 - chance) ** 2).sum())
-            sure, hit = proba[:, 1], y == 1
+            sure, hit = np.ascontiguousarray(proba[:, 1]), y == 1
         else:
             sure, hit = proba[np.arange(len(y)), np.maximum(value, 0)], y == value
             self.brier += float(np.einsum("ij,ij->", proba, proba) + np.sum(1.0 - 2.0 * chance))
         self._calibrate(sure, hit)
-        if (y < 0).any():
+        if self.true[0]:
             y, proba = y[y >= 0], proba[y >= 0]
         self.ranking.add(y, proba)
 
     def _calibrate(self, sure: Floats, hit: Array) -> None:
         bins = CALIBRATION_BINS
         place = np.minimum((sure * bins).astype(np.intp), bins - 1)
-        self.calibration[0] += np.bincount(place, minlength=bins)
+        misses, hits = np.bincount(place + bins * hit, minlength=2 * bins).reshape(2, bins)
+        self.calibration[0] += misses + hits
         self.calibration[1] += np.bincount(place, weights=sure, minlength=bins)
-        self.calibration[2] += np.bincount(place, weights=hit, minlength=bins)
+        self.calibration[2] += hits
 
     def _calibration_error(self) -> float:
         """Expected calibration error (Guo et al. 2017, eq. 3) over 20 bins of equal width: of the

@@ -31,28 +31,33 @@ def _bits(classes: int) -> int:
 
 
 def bin_count(bits: int) -> int:
-    """Number of bins with `bits` bits of mantissa."""
-    return 2 * ((_HALF - _FLOOR) >> (23 - bits)) + 2
+    """Number of bins on each side of one half with `bits` bits of mantissa."""
+    return ((_HALF - _FLOOR) >> (23 - bits)) + 1
 
 
 def bin_of(scores: Floats, bits: int) -> Ints:
-    """The bin of every score in [0, 1]; never decreasing in the score."""
-    near = np.minimum(scores, 1.0 - scores).astype(np.float32)
-    index = (np.maximum(near.view(np.int32), _FLOOR) - _FLOOR) >> (23 - bits)
-    upper = scores > 0.5
-    mirrored: Ints = np.where(upper, bin_count(bits) - 1 - index, index)
-    return mirrored
+    """(n,) bins of scores in [0, 1]: d up to one half and `bin_count` + d above, where d grows with
+    the distance from the nearer end. Two scores in one bin have none of another bin between them.
+    """
+    rest = 1.0 - scores
+    near = np.minimum(scores, rest).astype(np.float32).view(np.int32)
+    np.maximum(near, _FLOOR, out=near)
+    near -= _FLOOR
+    near >>= 23 - bits
+    index = (scores > rest) * np.int64(bin_count(bits))
+    index += near
+    return index
+
+
+def rising(histogram: Ints) -> Ints:
+    """The histogram (…, 2, bins) as (…, 2·bins), its bins in order of rising score."""
+    return np.concatenate([histogram[..., 0, :], histogram[..., 1, ::-1]], axis=-1)
 
 
 def _coarser(histogram: Ints, bits: int, to: int) -> Ints:
     """The histogram (…, bins) with fewer bits of mantissa: neighbouring bins are joined."""
-    total = bin_count(bits)
-    index = np.arange(total)
-    near = np.minimum(index, total - 1 - index) >> (bits - to)
-    target = np.where(index >= total // 2, bin_count(to) - 1 - near, near)
-    joined = np.zeros((*histogram.shape[:-1], bin_count(to)), np.int64)
-    for place in np.ndindex(*histogram.shape[:-1]):
-        np.add.at(joined[place], target, histogram[place])
+    starts = np.arange(bin_count(to)) << (bits - to)
+    joined: Ints = np.add.reduceat(histogram, starts, axis=-1)
     return joined
 
 
@@ -79,7 +84,8 @@ class Ranking:
     rows: int = 0
     _y: list[Array] = field(default_factory=list)
     _proba: list[Floats] = field(default_factory=list)
-    _counts: Ints | None = None  # (m, 2, bins): m = 1 (code 1) for two classes, else one for each
+    _counts: Ints | None = None  # (m, negative or positive, below or above ½, bins); m = 1 (code 1)
+    # for two classes, else one for each
 
     def add(self, y: Array, proba: Floats) -> None:
         """Add n rows: y (n,) codes ≥ 0, proba (n, k) finite."""
@@ -166,8 +172,9 @@ class Ranking:
                 return [exact_areas(y == positive, proba[:, positive])]
             return [exact_areas(y == code, proba[:, code]) for code in range(self.classes)]
         if self.classes <= 2 and positive == 0:
-            return [binned_areas(self._counts[0, 0, ::-1], self._counts[0, 1, ::-1])]
-        return [binned_areas(counts[1], counts[0]) for counts in self._counts]
+            negative, positives = rising(self._counts[0])[:, ::-1]
+            return [binned_areas(negative, positives)]
+        return [binned_areas(counts[1], counts[0]) for counts in rising(self._counts)]
 
     def _raw(self) -> tuple[Array, Floats]:
         padded = [_padded(proba, self.classes) for proba in self._proba]
@@ -189,29 +196,30 @@ class Ranking:
 
     def _empty(self) -> Ints:
         per = 1 if self.classes <= 2 else self.classes
-        return np.zeros((per, 2, bin_count(_bits(self.classes))), np.int64)
+        return np.zeros((per, 2, 2, bin_count(_bits(self.classes))), np.int64)
 
     def _count(self, y: Array, proba: Floats) -> None:
         counts = self._counts
         if counts is None:
             return
-        bits, bins = _bits(self.classes), counts.shape[2]
+        bits, bins = _bits(self.classes), 2 * counts.shape[3]
         proba = _padded(proba, self.classes)
         for place, code in enumerate([1] if self.classes <= 2 else range(self.classes)):
-            index = bin_of(proba[:, code], bits) + bins * (y == code)
-            counts[place] += np.bincount(index, minlength=2 * bins).reshape(2, bins)
+            index = bin_of(np.ascontiguousarray(proba[:, code]), bits)
+            index += bins * (y == code)
+            counts[place] += np.bincount(index, minlength=2 * bins).reshape(counts.shape[1:])
 
     def _widen(self, before: int) -> None:
         old, bits, to = self._counts, _bits(before), _bits(self.classes)
         if old is None:
             return
         if before <= 2:
-            old = np.concatenate([old[:, ::-1, ::-1], old])  # code 0: the mirror image of code 1
+            old = np.concatenate([old[:, ::-1, ::-1, :], old])  # code 0: the mirror image of code 1
         if to < bits:
             old = _coarser(old, bits, to)
         wide = self._empty()
         wide[: len(old)] = old
-        wide[len(old) :, 0, 0] = self.rows  # never positive, probability 0
+        wide[len(old) :, 0, 0, 0] = self.rows  # never positive, probability 0
         self._counts = wide
 
 
