@@ -37,8 +37,9 @@ class ObjectBlobs(Blobs):
     Args:
         url: ``s3://bucket/prefix``, or another URL that obstore knows.
         storage_options: obstore's settings of the store (``endpoint``, ``region``,
-            ``access_key_id``, …) and of its client (``timeout``, ``proxy_url``, …), and
-            ``max_retries`` (8: half a minute of waiting in all). What is not given comes from the environment (``AWS_ENDPOINT``, ``AWS_ACCESS_KEY_ID``, …).
+            ``access_key_id``, …), of its client (``timeout``, ``proxy_url``, …), and
+            ``max_retries`` (8: half a minute of waiting in all). What is not given comes from
+            the environment (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, …).
 
     Raises:
         InputError: a URL or an option that obstore does not know.

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TypedDict
 
 import numpy as np
+from safetensors import SafetensorError
 
 from everlearn.base import (
     Array,
@@ -30,6 +31,14 @@ from everlearn.storage.blobs import Blobs
 _REMEMBERED = 100_000
 _CONFIRM_SECONDS = 300.0
 _HEADER_BYTES = 8
+_MALFORMED = (
+    SafetensorError,
+    AttributeError,
+    KeyError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 _NATIVE = frozenset(["f8", "f4", "f2", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1"])
 
 
@@ -159,6 +168,9 @@ def encode_part(part: Part) -> bytes:
 def decode_part(data: bytes, what: str = "a part") -> Part:
     """The inverse of `encode_part`. Offsets and sizes are checked by safetensors.
 
+    The arrays may not be written to (copy them to go on learning): a part that changed in place
+    would be stored under the digest that it had before.
+
     Args:
         data: the bytes of a blob.
         what: how an error names them.
@@ -166,7 +178,6 @@ def decode_part(data: bytes, what: str = "a part") -> Part:
     Raises:
         IntegrityError: these are not the bytes of a part.
     """
-    from safetensors import SafetensorError
     from safetensors.numpy import load
 
     try:
@@ -176,8 +187,10 @@ def decode_part(data: bytes, what: str = "a part") -> Part:
         head = json.loads(header["__metadata__"]["json"])
         for name, (dtype, shape) in head["foreign"].items():
             arrays[name] = arrays[name].view(_plain_dtype(dtype)).reshape(shape)
+        for array in arrays.values():
+            array.flags.writeable = False
         return Part(arrays, head["meta"])
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+    except _MALFORMED as error:
         raise IntegrityError(f"{what} is no stored part: {error}") from error
 
 
