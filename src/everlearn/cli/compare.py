@@ -20,10 +20,13 @@ def compare(
         list[str], typer.Argument(metavar="FILE…", help="The history: CSV, Parquet, Arrow IPC.")
     ],
     target: Annotated[str, typer.Option(metavar="COL", help="Column to predict.")],
-    time: Annotated[str, typer.Option(metavar="COL", help="Column of event times.")],
+    time: Annotated[
+        str | None,
+        typer.Option(metavar="COL", help="Column of event times; the order of the rows if not."),
+    ] = None,
     out: Annotated[
         str, typer.Option(metavar="DIR", help="Where results.csv, results.json, report.html go.")
-    ] = "out/compare",
+    ] = "comparison",
     label_time: Annotated[
         str | None,
         typer.Option(metavar="COL", help="Column of times at which labels became known."),
@@ -36,8 +39,9 @@ def compare(
         typer.Option(metavar="7d|5000rows", help="Period between retrainings; chosen if not said."),
     ] = None,
     tick: Annotated[
-        str, typer.Option(metavar="1h", help="How often online learners take in new labels.")
-    ] = "1h",
+        str | None,
+        typer.Option(metavar="1h", help="How often online learners take in labels; 1h if not."),
+    ] = None,
     strategies: Annotated[
         str | None,
         typer.Option(
@@ -70,6 +74,13 @@ def compare(
     price_error: Annotated[
         float | None, typer.Option(min=0.0, metavar="PRICE", help="Of one wrong answer.")
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Rank by log_loss, accuracy or brier; mae."),
+    ] = None,
+    warmup: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Periods to warm up, which are not scored.")
+    ] = 1,
     seed: Annotated[int, typer.Option(min=0, metavar="N")] = 0,
     workers: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Processes; one a core by default.")
@@ -104,6 +115,8 @@ def compare(
         label_delay=label_delay,
         price_cpu_hour=price_cpu_hour,
         price_error=price_error,
+        metric=metric,
+        warmup=warmup,
         out=out,
         workers=workers,
         progress=say,
