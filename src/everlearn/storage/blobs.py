@@ -216,7 +216,8 @@ class FolderBlobs(Blobs):
         """Make the folder, durably, before the first blob that this process puts into it."""
         if shard.name in self._durable_shards:
             return
-        shard.mkdir(exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(shard)
         _fsync_folder(self._root)
         self._durable_shards.add(shard.name)
 
