@@ -1,0 +1,241 @@
+"""Pieces → blocks: compiled rows, each with its fate: learned, held out, set aside, or seen before.
+
+A block is a segment of what is read: rows to learn in order, and between them the others, which are
+counted when the row to learn after them is given out.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from everlearn.base import Batch, Columns, Hashes, Ints, Json
+from everlearn.data.compiler import Compiled, Compiler
+from everlearn.data.hashing import RowDigest
+from everlearn.data.holdout import in_holdout
+from everlearn.data.ids import SeenIds
+from everlearn.data.slices import Piece, Place, Slice
+from everlearn.data.source import open_reader
+from everlearn.data.tally import DISORDER, HELD, LEARNED, TWICE, Account
+
+
+class Segment(Protocol):
+    """Consecutive rows to learn, given out from front to back, with what lies between them."""
+
+    @property
+    def size(self) -> int:
+        """How many rows to learn it has in all."""
+        ...
+
+    @property
+    def left(self) -> int:
+        """How many of them were not given out yet."""
+        ...
+
+    def take(self, n: int, account: Account | None) -> tuple[Batch, Batch | None]:
+        """The next n rows to learn, and the held-out rows before the last of them; counted."""
+        ...
+
+    def drain(self, account: Account | None) -> Batch | None:
+        """The held-out rows after the last row to learn; all that is left is counted."""
+        ...
+
+    def empty(self) -> Batch:
+        """A batch of no rows, with the columns of those to learn."""
+        ...
+
+    def position(self) -> Json:
+        """Where reading goes on after what was given out."""
+        ...
+
+
+@dataclass(slots=True)
+class Block:
+    """Compiled rows of one slice in the order of the source; a `Segment`.
+
+    Args:
+        part: number of the slice.
+        first: source row of the block's row 0.
+        place: from where the block's piece can be read again.
+        rows: of the source, in the block.
+        learn, held: rows to learn and rows kept out.
+        learn_at, held_at, twice_at: places of these, and of duplicates, within the block.
+        aside: (place within the block, reason), in order.
+        sums: (rows + 1, 2) running row digests.
+        disorder: places of rows whose event time is before that of the row before.
+        times: (rows,) event times, or None.
+    """
+
+    part: int
+    first: int
+    place: Place
+    rows: int
+    learn: Batch
+    held: Batch
+    learn_at: Ints
+    held_at: Ints
+    twice_at: Ints
+    aside: Sequence[tuple[int, str]]
+    sums: Hashes
+    disorder: Ints
+    times: Ints | None
+    given: int = 0  # rows to learn
+    cursor: int = 0  # rows of the source
+
+    @property
+    def size(self) -> int:
+        return len(self.learn_at)
+
+    @property
+    def left(self) -> int:
+        return len(self.learn_at) - self.given
+
+    def take(self, n: int, account: Account | None) -> tuple[Batch, Batch | None]:
+        start = self.given
+        self.given += n
+        batch = self.learn.take(slice(start, self.given))
+        stop = int(self.learn_at[self.given - 1]) + 1
+        return batch, self._pass(stop, n, account)
+
+    def drain(self, account: Account | None) -> Batch | None:
+        return self._pass(self.rows, 0, account)
+
+    def _pass(self, stop: int, learned: int, account: Account | None) -> Batch | None:
+        start, self.cursor = self.cursor, stop
+        if account is None or start == stop:
+            return None
+        counts = account.counts[self.part]
+        counts[LEARNED] += learned
+        account.sums[self.part] += self.sums[stop] - self.sums[start]
+        if stop - start == learned and not len(self.disorder):
+            return None
+        ends = (start, stop)
+        counts[TWICE] += np.diff(np.searchsorted(self.twice_at, ends))[0]
+        counts[DISORDER] += np.diff(np.searchsorted(self.disorder, ends))[0]
+        if self.aside:
+            low, high = (bisect_left(self.aside, (end,)) for end in ends)
+            if low < high:
+                rows = [(self.first + at, reason) for at, reason in self.aside[low:high]]
+                account.set_aside(self.part, rows)
+        low, high = np.searchsorted(self.held_at, ends)
+        counts[HELD] += high - low
+        return self.held.take(slice(low, high)) if low < high else None
+
+    def empty(self) -> Batch:
+        return self.learn.take(slice(0, 0))
+
+    def position(self) -> Json:
+        last = self.cursor - 1
+        return {
+            "slice": self.part,
+            "row": self.first + self.cursor,
+            "place": self.place.to_json(),
+            "time": int(self.times[last]) if self.times is not None and last >= 0 else None,
+        }
+
+
+class BlockReader:
+    """Reads the blocks of all slices from a position on.
+
+    Args:
+        slices, columns, blobs: what is read, and how.
+        share: of rows that are held out.
+        seen: ids of the lineage, a copy that this reader may change; None where rows have no ids.
+    """
+
+    def __init__(
+        self,
+        slices: Sequence[Slice],
+        columns: Columns,
+        blobs: Any,
+        share: float,
+        seen: SeenIds | None,
+    ) -> None:
+        self.slices, self.columns, self.blobs = slices, columns, blobs
+        self._share = share
+        self._seen = seen if columns.id is not None else None
+        self._compiler = Compiler(columns)
+
+    def restart(self) -> None:
+        """Another pass begins."""
+        if self._seen is not None:
+            self._seen.restart()
+
+    def blocks(self, position: Json = None) -> Iterator[Block]:
+        """All blocks after a position, or all.
+
+        Raises:
+            ChangedError, InputError: a source is not what was planned, or cannot be read.
+        """
+        first = position["slice"] if position else 0
+        for part in range(first, len(self.slices)):
+            place = row = time = None
+            if position and part == first:
+                place, row = Place.from_json(position["place"]), position["row"]
+                time = position["time"]
+            reader = open_reader(self.slices[part], self.columns, self.blobs)
+            try:
+                for piece in reader.pieces(place):
+                    block = self._block(part, piece, row, time)
+                    if block is not None:
+                        if block.times is not None:
+                            time = int(block.times[-1])
+                        yield block
+            finally:
+                reader.close()
+
+    def _block(self, part: int, piece: Piece, row: int | None, time: int | None) -> Block | None:
+        first, table, bad = piece.place.row, piece.table, piece.bad
+        skip = max(row - first, 0) if row is not None else 0
+        if skip >= table.num_rows:
+            return None
+        if skip:
+            table = table.slice(skip)
+            bad = {at - skip: reason for at, reason in bad.items() if at >= skip}
+        compiled = self._compiler.compile(table, bad)
+        return self._sort_out(part, first + skip, piece.place, compiled, time)
+
+    def _sort_out(
+        self, part: int, first: int, place: Place, compiled: Compiled, time: int | None
+    ) -> Block:
+        batch = compiled.batch
+        n = len(batch)
+        good = np.ones(n, bool)
+        if compiled.refused:
+            good[list(compiled.refused)] = False
+        twice = np.zeros(0, np.int64)
+        if self._seen is not None:
+            among = np.flatnonzero(good)
+            twice = among[self._seen.duplicates(batch.ids[among])]
+            good[twice] = False
+            self._seen.add(batch.ids[good])
+        held = good & in_holdout(batch.ids, self._share)
+        held_at, learn_at = np.flatnonzero(held), np.flatnonzero(good & ~held)
+        everything = len(learn_at) == n
+        return Block(
+            part=part,
+            first=first,
+            place=place,
+            rows=n,
+            learn=batch if everything else batch.take(learn_at),
+            held=batch.take(held_at),
+            learn_at=learn_at,
+            held_at=held_at,
+            twice_at=twice,
+            aside=sorted(compiled.refused.items()),
+            sums=RowDigest.sums(compiled.content, first),
+            disorder=_disorder(batch.time, time),
+            times=batch.time,
+        )
+
+
+def _disorder(times: Ints | None, before: int | None) -> Ints:
+    """Places of the times that are before the time of the row before them."""
+    if times is None or not len(times):
+        return np.zeros(0, np.int64)
+    earlier = np.concatenate(([times[0] if before is None else before], times[:-1]))
+    return np.flatnonzero(times < earlier)

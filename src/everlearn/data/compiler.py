@@ -1,0 +1,271 @@
+"""Arrow rows → a compiled `Batch`, with the rows that cannot be learned from named and why.
+
+The compiled form of a row depends on its values only: not on the file format it was read from, nor
+on how the rows are cut into record batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from everlearn.base import NO_TIME, Array, Batch, Columns, Floats, Hashes, InputError, Ints
+from everlearn.data.convert import Mask, to_categories, to_numbers, to_target, to_times
+from everlearn.data.guards import Refusals, check
+from everlearn.data.hashing import combine, hash_rows, hash_texts
+from everlearn.data.slices import nearest, require
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A compiled table.
+
+    Args:
+        batch: all n rows, those that are refused too (with NaN, 0 or `NO_TIME` in bad cells).
+        refused: row → why it cannot be learned from.
+        content: (n,) hashes over everything in a row, the target included.
+    """
+
+    batch: Batch
+    refused: Mapping[int, str] = field(default_factory=dict)
+    content: Hashes = field(default_factory=lambda: np.zeros(0, np.uint64))
+
+
+def wanted(columns: Columns, *, features_only: bool = False) -> list[str]:
+    """The names of all columns that are read, each once."""
+    names: list[str | None] = [*columns.numbers, *columns.categories, *columns.times]
+    if not features_only:
+        names += [columns.target, columns.id, columns.time, columns.label_time, columns.key]
+    return [name for name in dict.fromkeys(names) if name is not None]
+
+
+class Compiler:
+    """Compiles tables by pinned columns.
+
+    Args:
+        columns: the kind and the order of every column.
+        label: read the target and the time at which it became known; False for prediction.
+        absent: a column that a table lacks is missing in all rows, instead of an error.
+    """
+
+    def __init__(self, columns: Columns, *, label: bool = True, absent: bool = False) -> None:
+        self.columns = columns
+        self._label = label and columns.target is not None
+        self._absent = absent
+
+    def compile(self, table: pa.RecordBatch, unread: Mapping[int, str] | None = None) -> Compiled:
+        """Compile all rows of a table.
+
+        Args:
+            table: the rows; columns that are not wanted are passed over.
+            unread: rows that could not be read, and why; they are refused.
+
+        Raises:
+            InputError: a column is not there, or is of a type that cannot be converted.
+        """
+        columns, n = self.columns, table.num_rows
+        if not self._absent:
+            require(wanted(columns, features_only=not self._label), table.schema.names, "the table")
+        refusals = Refusals(n, unread)
+        numbers = self._numbers(table, refusals)
+        categories = np.zeros((n, len(columns.categories)), np.uint64)
+        for j, name in enumerate(columns.categories):
+            categories[:, j] = to_categories(self._column(table, name), name)
+        times = np.zeros((n, len(columns.times)), np.int64)
+        for j, name in enumerate(columns.times):
+            times[:, j] = self._times(table, name, refusals)
+        event = self._event_time(table, times, refusals)
+        rows = hash_rows(numbers, categories, times, *([] if event is None else [event]))
+        batch = Batch(
+            numbers=numbers,
+            categories=categories,
+            times=times,
+            y=self._target(table, refusals) if self._label else None,
+            ids=self._hash(table, columns.id) if columns.id else rows,
+            time=event,
+            label_time=self._label_time(table, refusals),
+            key=self._hash(table, columns.key) if columns.key else None,
+        )
+        check(batch, columns, refusals, label=self._label)
+        return Compiled(batch, refusals.reasons, _content(batch, rows))
+
+    # each of the following reads one kind of column
+
+    def _column(self, table: pa.RecordBatch, name: str) -> pa.Array:
+        index = table.schema.get_field_index(name)
+        if index < 0:
+            return pa.nulls(table.num_rows)
+        return table.column(index)
+
+    def _numbers(self, table: pa.RecordBatch, refusals: Refusals) -> Floats:
+        names = self.columns.numbers
+        read = []
+        for name in names:
+            values, bad = to_numbers(self._column(table, name), name)
+            refusals.mark(bad, f"column {name!r}: not a number")
+            read.append(values)
+        return interleave(read, table.num_rows)
+
+    def _times(self, table: pa.RecordBatch, name: str, refusals: Refusals) -> Ints:
+        times, bad = to_times(self._column(table, name), name)
+        refusals.mark(bad, f"column {name!r}: not a time")
+        return times
+
+    def _event_time(self, table: pa.RecordBatch, times: Ints, refusals: Refusals) -> Ints | None:
+        name = self.columns.time
+        if name is None:
+            return None
+        if name in self.columns.times:
+            return np.ascontiguousarray(times[:, self.columns.times.index(name)])
+        return self._times(table, name, refusals)
+
+    def _label_time(self, table: pa.RecordBatch, refusals: Refusals) -> Ints | None:
+        name = self.columns.label_time
+        if name is None or not self._label:
+            return None
+        return self._times(table, name, refusals)
+
+    def _target(self, table: pa.RecordBatch, refusals: Refusals) -> Array:
+        name = self.columns.target
+        assert name is not None
+        y, missing, bad = to_target(self._column(table, name), self.columns.target_kind, name)
+        refusals.mark(missing, "target missing")
+        refusals.mark(bad, f"target {name!r}: not a number")
+        return y
+
+    def _hash(self, table: pa.RecordBatch, name: str) -> Hashes:
+        return to_categories(self._column(table, name), name)
+
+
+def interleave(columns: Sequence[Floats], n: int) -> Floats:
+    """(n, p) C-contiguous matrix of p columns, filled in blocks that stay in the cache."""
+    if len(columns) == 1:
+        return np.ascontiguousarray(columns[0]).reshape(n, 1)
+    out = np.empty((n, len(columns)))
+    step = max(256, 65_536 // max(len(columns), 1))
+    for start in range(0, n, step):
+        block = out[start : start + step]
+        for j, column in enumerate(columns):
+            block[:, j] = column[start : start + step]
+    return out
+
+
+def _content(batch: Batch, rows: Hashes) -> Hashes:
+    parts: list[Any] = [rows, batch.ids]
+    if batch.y is not None:
+        numeric = batch.y.dtype != object
+        known = batch.y + 0.0 if numeric else hash_texts(pa.array(batch.y, pa.string()))
+        parts.append(known)
+    parts += [part for part in (batch.label_time, batch.key) if part is not None]
+    return combine(*parts)
+
+
+def compile_rows(rows: Any, columns: Columns) -> Batch:
+    """Compile rows to predict for: a dict, a list of dicts, or a table or data frame.
+
+    In a dict a column may be left out: it is missing then. The target is not read.
+
+    Raises:
+        InputError: a name that is no column, a value that is not of its column's kind, or infinite.
+    """
+    if isinstance(rows, Mapping):
+        rows = [rows]
+    records = isinstance(rows, Sequence) and not hasattr(rows, "__arrow_c_stream__")
+    table = _records(rows) if records else as_table(rows)
+    known = wanted(columns)
+    if records:
+        unknown = [name for name in table.schema.names if name not in known]
+        if unknown:
+            raise InputError(f"no column {unknown[0]!r}: {nearest(unknown[0], known)}")
+    compiler = Compiler(columns, label=False, absent=records)
+    compiled = compiler.compile(one_batch(table))
+    if compiled.refused:
+        row, reason = min(compiled.refused.items())
+        raise InputError(f"row {row}: {reason}")
+    return compiled.batch
+
+
+def one_batch(table: pa.Table) -> pa.RecordBatch:
+    """The rows of a table as one record batch."""
+    batches = table.combine_chunks().to_batches()
+    if len(batches) == 1:
+        return batches[0]
+    return pa.RecordBatch.from_arrays(
+        [pa.concat_arrays(column.chunks) if column.chunks else pa.array([], column.type)
+         for column in table.columns],
+        schema=table.schema,
+    )  # fmt: skip
+
+
+def as_table(data: Any) -> pa.Table:
+    """An Arrow table of a table, a record batch, or a pandas or Polars frame.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    if isinstance(data, pa.Table):
+        return data
+    if isinstance(data, pa.RecordBatch):
+        return pa.Table.from_batches([data])
+    if type(data).__module__.split(".")[0] == "pandas":
+        return pa.Table.from_pandas(data, preserve_index=False)
+    if hasattr(data, "__arrow_c_stream__"):
+        return pa.table(data)
+    raise InputError(f"a table, a data frame or a list of dicts is needed, not {type(data)}")
+
+
+def _records(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    return records_to_table(list(rows))
+
+
+def records_to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """A table of dicts; a name that some of them lack is missing there. Mixed types become text.
+
+    Raises:
+        InputError: a row is no dict, or holds a value that no column can hold.
+    """
+    for row in rows:
+        if not isinstance(row, Mapping):
+            raise InputError(f"rows are dicts of column names and values, not {row!r}")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    arrays = [_column_of([row.get(name) for row in rows], str(name)) for name in names]
+    return pa.Table.from_arrays(arrays, names=[str(name) for name in names])
+
+
+def _column_of(values: list[Any], name: str) -> pa.Array:
+    plain = [value.item() if isinstance(value, np.generic) else value for value in values]
+    try:
+        return pa.array(plain, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        pass
+    try:
+        texts = [None if value is None or value != value else _text(value) for value in plain]
+        return pa.array(texts, pa.string())
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InputError(f"column {name!r} holds values of mixed types: {error}") from error
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def missing_times(n: int) -> Ints:
+    """(n,) of `NO_TIME`."""
+    return np.full(n, NO_TIME)
+
+
+def refused_mask(compiled: Compiled) -> Mask | None:
+    """(n,) which rows are refused; None if none is."""
+    if not compiled.refused:
+        return None
+    mask = np.zeros(len(compiled.batch), bool)
+    mask[list(compiled.refused)] = True
+    return mask

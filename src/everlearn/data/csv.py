@@ -1,0 +1,395 @@
+"""CSV: split into blocks at line ends outside quotes, each parsed with pinned types.
+
+A block begins at a known row and byte offset, so that reading can resume at any block. Blank lines
+are no rows. A line with too few or too many cells is a row that is set aside, and so is one with a
+cell that is not what its column should be: neither stops the file.
+"""
+
+from __future__ import annotations
+
+import csv as csv_module
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+
+from everlearn.base import ChangedError, Columns, InputError, Json
+from everlearn.data.files import BLOCK, Scan, VerifiedFile, file_options, open_file, scan
+from everlearn.data.slices import Consumed, Piece, Place, Slice
+
+MISSING_WORDS = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None", "<NA>")
+"""Cells that are read as missing."""
+
+_LONGEST_RECORD = 64 << 20
+_NAIVE, _UTC = pa.timestamp("us"), pa.timestamp("us", "UTC")
+_HINTED = {"boolean": pa.bool_(), "number": pa.float64(), "time": _NAIVE, "utc": _UTC}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The head of a CSV file: names, delimiter, and the byte at which the first row begins."""
+
+    names: tuple[str, ...]
+    delimiter: str
+    offset: int
+
+
+def last_line_end(data: bytes) -> int:
+    """One past the last line end outside quotes; 0 if there is none. `data` begins a record."""
+    if b'"' not in data:
+        return data.rfind(b"\n") + 1
+    array = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(array == 10)
+    outside = ends[np.searchsorted(np.flatnonzero(array == 34), ends) % 2 == 0]
+    return int(outside[-1]) + 1 if len(outside) else 0
+
+
+class RowCounter:
+    """Counts the records of a CSV that is fed block by block; blank lines do not count."""
+
+    def __init__(self) -> None:
+        self.ended = 0  # records whose line end was seen
+        self._inside = False  # within quotes
+        self._line = b""  # at most two bytes of the unfinished line
+
+    @property
+    def rows(self) -> int:
+        """Records so far, an unfinished last one included."""
+        return self.ended + (self._line not in (b"", b"\r"))
+
+    def feed(self, block: bytes) -> None:
+        """Count the next block."""
+        blank = b"\n\n" in block or b"\n\r\n" in block
+        blank = blank or (len(self._line) < 2 and block[:2].strip(b"\r\n") != block[:2])
+        if not blank and not self._inside and b'"' not in block:
+            self.ended += block.count(b"\n")
+            cut = block.rfind(b"\n") + 1
+        else:
+            cut = self._feed_slowly(block)
+        self._line = block[cut : cut + 2] if cut else (self._line + block[:2])[:2]
+
+    def _feed_slowly(self, block: bytes) -> int:
+        array = np.frombuffer(block, np.uint8)
+        quotes = np.flatnonzero(array == 34)
+        ends = np.flatnonzero(array == 10)
+        ends = ends[(np.searchsorted(quotes, ends) + self._inside) % 2 == 0]
+        self._inside = bool((len(quotes) + self._inside) % 2)
+        if not len(ends):
+            return 0
+        starts = np.concatenate(([0], ends[:-1] + 1))
+        lengths = ends - starts
+        bare = (lengths == 0) | ((lengths == 1) & (array[starts] == 13))
+        bare[0] = self._line + block[: ends[0]] in (b"", b"\r")
+        self.ended += int(len(ends) - bare.sum())
+        return int(ends[-1]) + 1
+
+
+def read_header(path: str) -> Header:
+    """Read the first line that is not blank.
+
+    Raises:
+        InputError: there is none, it is not UTF-8, or a name stands there twice.
+    """
+    data = b""
+    with open_file(path) as file:
+        while more := file.read(1 << 16):
+            data += more
+            if len(data) > _LONGEST_RECORD or _first_record(data, False)[1]:
+                break
+    start, stop = _first_record(data, True)
+    if start == stop:
+        raise InputError(f"{path!r} is empty: it has not even a header line")
+    try:
+        line = data[start:stop].decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path!r} is not UTF-8 ({error}); convert it first") from None
+    delimiter = max(",;\t|", key=re.sub(r'"[^"]*"', "", line).count)
+    cells = next(csv_module.reader([line.rstrip("\r\n")], delimiter=delimiter))
+    names = tuple(cell.strip() or f"column{i + 1}" for i, cell in enumerate(cells))
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{path!r} has two columns of the name {twice[0]!r}; rename one")
+    return Header(names, delimiter, stop)
+
+
+def _first_record(data: bytes, whole: bool) -> tuple[int, int]:
+    """Start and stop of the first record that is not blank; stop is 0 if its end is not seen."""
+    start = 3 if data.startswith(b"\xef\xbb\xbf") else 0
+    start = len(data) - len(data[start:].lstrip(b"\r\n"))
+    for match in re.finditer(b"\n", data[start:]):
+        stop = start + match.end()
+        if data.count(b'"', start, stop) % 2 == 0:
+            return start, stop
+    return start, len(data) if whole else 0
+
+
+class CsvSource:
+    """A CSV file. Its position is the row; it may grow at its end between jobs.
+
+    Raises:
+        InputError: it cannot be read, is empty or has no usable header.
+    """
+
+    kind = "csv"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.location = os.path.abspath(name)
+        self._header = read_header(name)
+        self._sample: pa.Table | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._header.names
+
+    def sample(self) -> pa.Table:
+        """The first rows (at most 1 MiB of them), with the types that they seem to have."""
+        if self._sample is None:
+            with open_file(self.location) as file:
+                file.seek(self._header.offset)
+                data = file.read(BLOCK // 4)
+                at_end = not file.read(1)
+            cut = len(data) if at_end else last_line_end(data)
+            self._sample = _infer(data[:cut], self._header, self.name)
+        return self._sample
+
+    def slice(
+        self, known: Sequence[Consumed] = (), columns: Columns | None = None, again: bool = False
+    ) -> Slice | None:
+        """What of the file was not consumed before; None if all was. See `Source.slice`."""
+        counter = RowCounter()
+        skip = self._header.offset
+
+        def visit(offset: int, block: bytes) -> None:
+            counter.feed(block[max(skip - offset, 0) :])
+
+        mine = [] if again else [item for item in known if item.kind == "csv"]
+        found = scan(self.location, (item.size for item in mine), visit)
+        begin = Consumed("", "csv", "", 0, skip, "")
+        for item in sorted(mine, key=lambda item: item.size):
+            same = found.prefixes.get(item.size) == item.digest
+            if same and self._ends_line(item.size, found.size):
+                begin = item
+        if begin.stop == counter.rows and begin.digest:
+            return None
+        self._refuse_changed(mine, begin)
+        if begin.stop >= counter.rows and not begin.digest:
+            return None
+        return self._slice(found, begin, counter.rows)
+
+    def _slice(self, found: Scan, begin: Consumed, rows: int) -> Slice:
+        options: dict[str, Json] = {
+            "delimiter": self._header.delimiter,
+            "offset": begin.size,
+            "hints": _hints(self.sample().schema),
+            "row_digest": begin.row_digest,
+        }
+        return Slice(
+            source=self.name,
+            kind="csv",
+            location=self.location,
+            start=begin.stop,
+            stop=rows,
+            size=found.size,
+            digest=found.digest,
+            names=self.names,
+            options=options | file_options(found, begin.size),
+        )
+
+    def _ends_line(self, size: int, whole: int) -> bool:
+        with open_file(self.location) as file:
+            file.seek(size - 1)
+            around = file.read(2)
+        return size == whole or around[:1] == b"\n" or around[1:] in (b"\n", b"\r")
+
+    def _refuse_changed(self, known: Sequence[Consumed], begin: Consumed) -> None:
+        stops = [item.stop for item in known if item.location == self.location]
+        if stops and max(stops) > begin.stop:
+            raise ChangedError(
+                f"{self.name!r} was changed or cut since it was learned: its first {max(stops)} "
+                "rows are not what they were. Give new rows in a new file or at the end, or learn "
+                "the whole file once more with --again"
+            )
+
+
+def _infer(data: bytes, header: Header, name: str) -> pa.Table:
+    try:
+        return pacsv.read_csv(
+            pa.BufferReader(data),
+            read_options=pacsv.ReadOptions(
+                column_names=list(header.names), use_threads=False, block_size=len(data) + 64
+            ),
+            parse_options=pacsv.ParseOptions(
+                delimiter=header.delimiter,
+                newlines_in_values=b'"' in data,
+                invalid_row_handler=lambda row: "skip",
+            ),
+            convert_options=pacsv.ConvertOptions(
+                null_values=MISSING_WORDS, strings_can_be_null=True
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if not data.strip():
+            return pa.table({item: pa.nulls(0) for item in header.names})
+        raise InputError(f"{name!r} cannot be read as CSV: {error}") from error
+
+
+def _hints(schema: pa.Schema) -> dict[str, str]:
+    """How each column seems to be written, so that it can be parsed at once."""
+    hints = {}
+    for item in schema:
+        if pa.types.is_boolean(item.type):
+            hints[item.name] = "boolean"
+        elif pa.types.is_timestamp(item.type):
+            hints[item.name] = "utc" if item.type.tz else "time"
+        elif pa.types.is_date(item.type):
+            hints[item.name] = "time"
+        elif pa.types.is_integer(item.type) or pa.types.is_floating(item.type):
+            hints[item.name] = "number"
+    return hints
+
+
+def column_types(columns: Columns, hints: Mapping[str, str]) -> dict[str, pa.DataType]:
+    """The Arrow type in which each column that is wanted is parsed."""
+    types: dict[str, pa.DataType] = {}
+    for name in columns.numbers:
+        types[name] = pa.bool_() if hints.get(name) == "boolean" else pa.float64()
+    for name in (*columns.times, columns.time, columns.label_time):
+        if name is not None:
+            types[name] = _HINTED.get(hints.get(name, ""), pa.string())
+    texts = [*columns.categories, columns.id, columns.key]
+    types |= {name: pa.string() for name in texts if name is not None and name not in types}
+    if columns.target is not None:
+        numeric = columns.target_kind in ("number", "integer", "boolean")
+        boolean = hints.get(columns.target) == "boolean"
+        target = (pa.bool_() if boolean else pa.float64()) if numeric else pa.string()
+        types[columns.target] = target
+    return types
+
+
+class CsvReader:
+    """Reads a slice of a CSV file; see `PieceReader`."""
+
+    def __init__(self, part: Slice, columns: Columns) -> None:
+        options = part.options
+        self._part = part
+        self._delimiter: str = options["delimiter"]
+        types = column_types(columns, options["hints"])
+        self._types = {name: kind for name, kind in types.items() if name in set(part.names)}
+        self._file = VerifiedFile(
+            part.location, part.size, options["blocks"], options["stamp"], options["first"]
+        )
+
+    def close(self) -> None:
+        self._file.close()
+
+    def pieces(self, place: Place | None = None) -> Iterator[Piece]:
+        """See `PieceReader`. Raises `InputError` where a quote is opened and never closed."""
+        place = place or Place(self._part.start, self._part.options["offset"])
+        row, begin, end = place.row, place.offset, place.offset
+        rest = b""
+        while end < self._part.size:
+            start, end = end, min((end // BLOCK + 1) * BLOCK, self._part.size)
+            data = rest + self._file.read(start, end)
+            cut = len(data) if end == self._part.size else last_line_end(data)
+            if cut == 0 and len(data) > _LONGEST_RECORD:
+                raise InputError(f"{self._part.source!r}: a quote after row {row} is never closed")
+            if cut:
+                table, bad = self._parse(data[:cut])
+                yield Piece(Place(row, begin), table, bad)
+                row, begin = row + table.num_rows, begin + cut
+            rest = data[cut:]
+        if row != self._part.stop:
+            raise InputError(
+                f"{self._part.source!r} has {row} rows when parsed but "
+                f"{self._part.stop} by its line ends; is a quote left open somewhere?"
+            )
+
+    def _parse(self, data: bytes) -> tuple[pa.RecordBatch, dict[int, str]]:
+        bad: dict[int, str] = {}
+        whole, repaired = data, False
+        while True:
+            try:
+                table = self._read(data, bad)
+                break
+            except pa.ArrowInvalid as error:
+                data = self._after(error, data)
+                repaired = data is not whole
+        batch = _one_batch(table)
+        if bad:
+            batch = _make_room(batch, bad)
+        if repaired:
+            _mark_repaired(batch, bad)
+        return batch, bad
+
+    def _after(self, error: pa.ArrowInvalid, data: bytes) -> bytes:
+        """Make parsing possible after an error: a column becomes text, or the bytes UTF-8."""
+        message = str(error)
+        if "UTF8" in message:
+            fixed = data.decode(errors="replace").encode()
+            if fixed != data:
+                return fixed
+        found = re.search(r"column #(\d+)", message)
+        name = self._part.names[int(found[1])] if found else ""
+        if self._types.get(name, pa.string()) == pa.string():
+            raise InputError(f"{self._part.source!r} cannot be read as CSV: {message}") from error
+        self._types[name] = pa.string()
+        return data
+
+    def _read(self, data: bytes, bad: dict[int, str]) -> pa.Table:
+        bad.clear()
+
+        def ragged(row: pacsv.InvalidRow) -> str:
+            bad[row.number - 1] = (
+                f"ragged line: {row.actual_columns} cells instead of {row.expected_columns}"
+            )
+            return "skip"
+
+        return pacsv.read_csv(
+            pa.BufferReader(data),
+            read_options=pacsv.ReadOptions(
+                column_names=list(self._part.names), use_threads=False, block_size=len(data) + 64
+            ),
+            parse_options=pacsv.ParseOptions(
+                delimiter=self._delimiter,
+                newlines_in_values=b'"' in data,
+                invalid_row_handler=ragged,
+            ),
+            convert_options=pacsv.ConvertOptions(
+                column_types=self._types,
+                include_columns=list(self._types),
+                null_values=MISSING_WORDS,
+                strings_can_be_null=True,
+            ),
+        )
+
+
+def _mark_repaired(batch: pa.RecordBatch, bad: dict[int, str]) -> None:
+    """Note the rows whose texts hold the sign that replaced what was not UTF-8."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if not pa.types.is_string(column.type):
+            continue
+        broken = pc.fill_null(pc.match_substring(column, "\ufffd"), False)
+        for index in np.flatnonzero(broken.to_numpy(zero_copy_only=False)):
+            bad.setdefault(int(index), f"column {name!r}: not UTF-8")
+
+
+def _one_batch(table: pa.Table) -> pa.RecordBatch:
+    batches = table.combine_chunks().to_batches()
+    if batches:
+        return batches[0]
+    return pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def _make_room(batch: pa.RecordBatch, bad: Mapping[int, str]) -> pa.RecordBatch:
+    """Put rows of nulls where lines were skipped."""
+    total = batch.num_rows + len(bad)
+    keep = np.ones(total, bool)
+    keep[list(bad)] = False
+    index = np.cumsum(keep) - 1
+    return batch.take(pa.array(index, mask=~keep))

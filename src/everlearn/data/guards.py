@@ -1,0 +1,57 @@
+"""What keeps a row from being learned. It is set aside, counted and shown; nothing is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from everlearn.base import NO_TIME, Batch, Columns
+from everlearn.data.convert import Mask
+
+EXAMPLES = 20
+"""Rows that are shown as examples for each source."""
+
+
+class Refusals:
+    """Why rows of a table are refused: the first reason that was found for each.
+
+    Args:
+        n: rows of the table.
+        unread: rows that were refused before, with their reasons.
+    """
+
+    def __init__(self, n: int, unread: Mapping[int, str] | None = None) -> None:
+        self.n = n
+        self.reasons: dict[int, str] = dict(unread or {})
+
+    def mark(self, mask: Mask | None, reason: str) -> None:
+        """Refuse the rows of a mask (n,); None is a mask of no row."""
+        if mask is None or not mask.any():
+            return
+        for row in np.flatnonzero(mask).tolist():
+            self.reasons.setdefault(row, reason)
+
+
+def check(batch: Batch, columns: Columns, refusals: Refusals, *, label: bool) -> None:
+    """Refuse rows with infinite numbers, without their event time, or with impossible times."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = batch.numbers.sum()
+    if not np.isfinite(total):
+        infinite = np.isinf(batch.numbers)
+        for j in np.flatnonzero(infinite.any(axis=0)):
+            refusals.mark(infinite[:, j], f"column {columns.numbers[j]!r}: infinite")
+    if batch.y is not None and batch.y.dtype != object:
+        refusals.mark(np.isinf(batch.y), "target infinite")
+    if batch.time is not None and label:
+        refusals.mark(batch.time == NO_TIME, "event time missing")
+    if batch.label_time is not None:
+        refusals.mark(batch.label_time == NO_TIME, "label time missing")
+        if batch.time is not None:
+            early = (batch.label_time < batch.time) & (batch.label_time != NO_TIME)
+            refusals.mark(early, "label known before the event")
+
+
+def kind_of(reason: str) -> str:
+    """The reason under which rows are counted: without the figures of a single row."""
+    return reason.split(":")[0] if reason.startswith("ragged line") else reason
