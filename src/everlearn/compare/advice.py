@@ -1,0 +1,169 @@
+"""What to choose and why, in plain words, from the scores alone."""
+
+from __future__ import annotations
+
+from everlearn.compare.results import Hindsight, Results
+from everlearn.compare.scores import Score, wait_in_words
+
+NAMES = {
+    "log_loss": "log loss",
+    "accuracy": "accuracy",
+    "brier": "Brier score",
+    "roc_auc": "ROC AUC",
+    "mae": "mean absolute error",
+    "rmse": "RMSE",
+}
+"""Metrics as people call them."""
+
+TOO_GOOD = 0.995
+PRACTICALLY = 0.01
+"""A strategy is as good as the best in practice where it is behind by less than this share of what
+the best one gains over the answer that needs no model."""
+
+
+def choose(results: Results) -> str:
+    """The cheapest strategy that is as good as the best one; with prices, the cheapest in all."""
+    usable = [score for score in results.ranked if score.finite] or results.ranked
+    if all(score.cost is not None for score in usable):
+        return min(usable, key=lambda score: (score.cost or {})["total"]).name
+    close = [score for score in usable if _as_good(score, results)]
+    return min(close or usable[:1], key=lambda score: score.cpu_seconds).name
+
+
+def advise(results: Results) -> list[str]:
+    """The sentences of the report, the most important first."""
+    sentences = [_why(results), *_against_never(results), *_jobs(results)]
+    sentences += _against_baseline(results)
+    if results.hindsight is not None:
+        sentences.append(_hindsight(results, results.hindsight))
+    return sentences
+
+
+def _as_good(score: Score, results: Results) -> bool:
+    if score.name == results.best or score.level:
+        return True
+    gain = _gain(results[results.best], results)
+    return score.behind is not None and gain is not None and score.behind.mean < PRACTICALLY * gain
+
+
+def _gain(score: Score, results: Results) -> float | None:
+    """How much better than the answer that needs no model, by the metric of the ranking."""
+    floor = results.baselines.get("majority") or results.baselines.get("mean") or {}
+    base, value = floor.get(results.metric), score.metrics.get(results.metric)
+    if base is None or value is None:
+        return None
+    return value - base if results.metric == "accuracy" else base - value
+
+
+def _why(results: Results) -> str:
+    choice, best = results[results.choice], results[results.best]
+    cost = f"{seconds(choice.cpu_seconds)} of CPU time"
+    metric = NAMES[results.metric]
+    if choice.cost is not None:
+        total = f"{choice.cost['total']:,.2f}"
+        return (
+            f"Choose {choice.name} ({choice.words}): at your prices it costs least, {total} for "
+            f"{choice.rows:,} answers, of which {choice.cost['cpu']:,.2f} is CPU time."
+        )
+    if choice.name == best.name:
+        return (
+            f"Choose {choice.name} ({choice.words}): it has the best {metric} "
+            f"({figure(choice, results.metric)}), no cheaper strategy comes near it, and it takes {cost}."
+        )
+    behind = choice.behind
+    apart = "" if behind is None else f" by {behind.mean:.4f} ({behind.low:.4f} to {behind.high:.4f})"
+    ratio = best.cpu_seconds / choice.cpu_seconds if choice.cpu_seconds > 0 else float("inf")
+    return (
+        f"Choose {choice.name} ({choice.words}): {best.name} has the best {metric} "
+        f"({figure(best, results.metric)}), but {choice.name} is behind{apart} only, which is "
+        f"{'within chance' if choice.level else 'next to nothing'}, and takes {cost}, "
+        f"{ratio:,.1f} times less."
+    )
+
+
+def _against_never(results: Results) -> list[str]:
+    """Whether this data needs retraining at all."""
+    names = {score.name for score in results.scores}
+    if "never" not in names or results.best == "never":
+        if results.best == "never":
+            return [
+                "A model that was trained once and never again does best: nothing in this history "
+                "speaks for retraining."
+            ]
+        return []
+    never = results["never"]
+    if never.level:
+        return [
+            "The data cannot tell a model that is never retrained from the best strategy: it does "
+            "not drift in a way that this learner notices, or it is too short to show it."
+        ]
+    assert never.behind is not None
+    return [
+        f"Never retraining costs {never.behind.mean:.4f} of {NAMES[results.metric]} "
+        f"({never.behind.low:.4f} to {never.behind.high:.4f}, 95 %): this data calls for updates."
+    ]
+
+
+def _jobs(results: Results) -> list[str]:
+    choice = results[results.choice]
+    if choice.is_job or results.best_job == choice.name:
+        return []
+    job = results[results.best_job]
+    if not job.is_job:
+        return []
+    wait = wait_in_words(choice.label_wait, results.unit)
+    late = wait_in_words(job.label_wait, results.unit)
+    return [
+        f"{choice.name} needs a service that learns all the time (a label waits {wait} before the "
+        f"serving model knows it). With jobs on a schedule, choose {job.name}: {job.words}; "
+        f"{NAMES[results.metric]} {figure(job, results.metric)}, {seconds(job.cpu_seconds)} of CPU "
+        f"time, and a label waits {late}."
+    ]
+
+
+def _against_baseline(results: Results) -> list[str]:
+    best = results[results.best]
+    gain = _gain(best, results)
+    said = []
+    if gain is not None and gain <= 0.0:
+        said.append(
+            f"Even {best.name} is not better than an answer that needs no model: with these columns "
+            "and this learner there is next to nothing to predict. Look for better columns first."
+        )
+    area, hits = best.metrics.get("roc_auc"), best.metrics.get("accuracy")
+    floor = (results.baselines.get("majority") or {}).get("accuracy") or 0.0
+    too_good = (area is not None and area >= TOO_GOOD) or (hits or 0.0) >= max(TOO_GOOD, floor + 0.01)
+    if too_good:
+        said.append(
+            "This is suspiciously good: make sure that no column is known only together with the "
+            "label, and leave out those that are."
+        )
+    broken = [score.name for score in results.scores if not score.finite]
+    if broken:
+        said.append(
+            f"{', '.join(broken)} answered with numbers that are not finite: the learner diverged."
+        )
+    return said
+
+
+def _hindsight(results: Results, best: Hindsight) -> str:
+    choice = results[results.choice]
+    total = (choice.cost or {}).get("total", float("nan"))
+    times = len(best.retrain_at)
+    return (
+        f"In hindsight the best schedule of full retrainings has {times} of them and costs "
+        f"{best.cost:,.2f}; retraining every period costs {best.periodic_cost:,.2f}, only once "
+        f"{best.never_cost:,.2f}, {choice.name} {total:,.2f}. It covers full retraining and losses "
+        "that add up only, so incremental and online strategies may beat it."
+    )
+
+
+def figure(score: Score, metric: str) -> str:
+    """A metric of a score with four digits."""
+    value = score.metrics.get(metric)
+    return "–" if value is None else f"{value:,.4f}"
+
+
+def seconds(value: float) -> str:
+    """CPU seconds for people."""
+    return f"{value:,.1f} s" if value >= 10 else f"{value:.2f} s"

@@ -1,0 +1,263 @@
+"""`compare`: which retraining strategy suits this data, and what does it cost?"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from everlearn.base import InputError, Schema
+from everlearn.compare.advice import advise, choose
+from everlearn.compare.history import History
+from everlearn.compare.loader import load_history
+from everlearn.compare.oracle import optimal_schedule, schedule_cost
+from everlearn.compare.processes import run_all
+from everlearn.compare.replay import Run
+from everlearn.compare.results import Hindsight, Results
+from everlearn.compare.scores import Scale, baselines, price, rank, score
+from everlearn.compare.strategies import Plan, make_plans
+from everlearn.compare.worker import Task
+
+Say = Callable[[str], None]
+
+
+def compare(
+    data: Any,
+    schema: Schema,
+    *,
+    every: str | None = None,
+    tick: str | None = None,
+    strategies: Any = None,
+    learner: Any = None,
+    seed: int = 0,
+    label_delay: str | None = None,
+    price_cpu_hour: float | None = None,
+    price_error: float | None = None,
+    metric: str | None = None,
+    warmup: int = 1,
+    out: str | os.PathLike[str] | None = None,
+    workers: int | None = None,
+    progress: Say | None = None,
+) -> Results:
+    """Replay a history in time order under every strategy, and say what each is worth.
+
+    A strategy is scored as a composite model: at each moment by the version that would have been
+    serving then. Nothing learns from a label before it was known: at t, the labels with
+    label_time ≤ t of rows with time < t. The first period is warm-up and is not scored.
+
+    Args:
+        data: a path, a glob, a frame, a table: whatever a job can learn from.
+        schema: target and time, and what else is known about the columns. Without a time the rows
+            are taken in their order, and a label is known when the next row comes.
+        every: period between updates, "7d" or "5000rows"; None chooses about 50 periods.
+        tick: how often what learns online takes in new labels; one hour if not said.
+        strategies: names, `Strategy` objects, or a mapping of names to these; None for the seven
+            built-in ones.
+        learner: as in `Model`; None for the default learner.
+        seed: of all randomness.
+        label_delay: how long after its event a label is known, where the schema has no label_time.
+        price_cpu_hour: of an hour of one CPU, in money.
+        price_error: of one wrong class, or of one unit of absolute error. With both prices results
+            are also in money, and the schedule that is best in hindsight is found.
+        metric: by which strategies are ranked: log_loss (default), accuracy or brier; mae.
+        warmup: periods that are not scored; more are taken if too few labels are known by then.
+        out: folder for results.csv, results.json and report.html; None writes nothing.
+        workers: processes at a time; None for one a core, 1 for none but this one.
+        progress: called with lines for people.
+
+    Raises:
+        InputError: data or settings that cannot be compared on.
+        SpecError: a learner or a strategy that cannot learn from this data.
+    """
+    say = progress or (lambda line: None)
+    plans = _seeded(make_plans(strategies), seed)
+    prices = _prices(price_cpu_hour, price_error)
+    history, learner = load_history(
+        data,
+        schema,
+        every=every,
+        tick=tick,
+        label_delay=label_delay,
+        warmup=warmup,
+        learner=learner,
+    )
+    say(_read(history))
+    task = Task(tuple(plans), learner, schema.classes, _oracle_plan(plans, prices))
+    runs, apart = run_all(history, task, workers or os.cpu_count() or 1, _Lines(say))
+    results = _judge(history, task, runs, metric, prices)
+    results.notes += _notes(history, plans, schema, label_delay, prices, apart)
+    results.settings |= _settings(history, schema, label_delay, learner, seed)
+    if out is not None:
+        _write(results, Path(out), say)
+    return results
+
+
+def _judge(
+    history: History,
+    task: Task,
+    runs: list[Run],
+    metric: str | None,
+    prices: tuple[float, float] | None,
+) -> Results:
+    """Scores, ranks, money, the best schedule, and what to choose."""
+    scale = Scale.of(history, metric, all(run.proba is not None for run in runs))
+    scores = [score(run, plan, scale) for run, plan in zip(runs, task.plans, strict=True)]
+    best = rank(scores, runs, scale)
+    if prices is not None:
+        price(scores, runs, scale, *prices)
+    line = history.timeline
+    count = int(scale.period.max()) + 1
+    results = Results(
+        scores=scores,
+        best=best,
+        choice=best,
+        advice=[],
+        metric=scale.metric,
+        kind=history.kind,
+        unit=line.unit,
+        starts=line.edges[line.warmup : line.warmup + count],
+        rows_in_period=np.bincount(scale.period, minlength=count),
+        baselines=baselines(history),
+        settings={},
+        hindsight=_hindsight(history, runs, prices),
+    )
+    results.choice = choose(results)
+    results.advice = advise(results)
+    return results
+
+
+def _hindsight(
+    history: History, runs: list[Run], prices: tuple[float, float] | None
+) -> Hindsight | None:
+    """The best schedule of full retrainings, over the errors of each version in each period."""
+    run = next((run for run in runs if run.serving is not None), None)
+    if run is None or prices is None or run.serving is None:
+        return None
+    edges = history.timeline.edges_to_learn()
+    retraining = np.zeros(len(edges))
+    place = np.searchsorted(edges, run.update_moments)
+    retraining[place] = run.update_seconds * prices[0] / 3600.0
+    serving = run.serving * prices[1]
+    for version in range(1, len(edges)):  # nothing new was known: the same model as before
+        if version not in place:
+            serving[version, version:] = serving[version - 1, version:]
+    schedule = optimal_schedule(serving, retraining)
+    every = tuple(range(len(edges)))
+    return Hindsight(
+        cost=schedule.cost,
+        retrain_at=tuple(int(edges[at]) for at in schedule.retrain_at),
+        periodic_cost=schedule_cost(serving, retraining, every),
+        never_cost=schedule_cost(serving, retraining, (0,)),
+    )
+
+
+def _seeded(plans: list[Plan], seed: int) -> list[Plan]:
+    return [replace(plan, strategy=replace(plan.strategy, seed=seed)) for plan in plans]
+
+
+def _prices(cpu_hour: float | None, error: float | None) -> tuple[float, float] | None:
+    if cpu_hour is None and error is None:
+        return None
+    for name, value in (("price_cpu_hour", cpu_hour), ("price_error", error)):
+        if value is None or not 0.0 <= value < float("inf"):
+            raise InputError(
+                f"{name}={value}: give both prices, price_cpu_hour and price_error, each 0 or more"
+            )
+    assert cpu_hour is not None and error is not None
+    return cpu_hour, error
+
+
+def _oracle_plan(plans: list[Plan], prices: tuple[float, float] | None) -> str | None:
+    if prices is None:
+        return None
+    return next((p.name for p in plans if p.when == "period" and p.rows == "all"), None)
+
+
+class _Lines:
+    """Progress as lines: each strategy at most every two seconds, and at its end."""
+
+    def __init__(self, say: Say) -> None:
+        self.say = say
+        self.last: dict[str, float] = {}
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done < total and now - self.last.get(name, now - 9.0) < 2.0:
+            return
+        self.last[name] = now
+        share = "done" if done >= total else f"{done / total:.0%}"
+        self.say(f"{name}: {share}, {done:,} of {total:,} answers")
+
+
+def _read(history: History) -> str:
+    line = history.timeline
+    features = len(history.columns.numbers) + len(history.columns.categories)
+    return (
+        f"{len(history):,} rows of {features + len(history.columns.times)} features, "
+        f"{len(line.edges) - 1} periods of {line.every}, "
+        f"{line.warmup} of them to warm up"
+    )
+
+
+def _notes(
+    history: History,
+    plans: list[Plan],
+    schema: Schema,
+    label_delay: str | None,
+    prices: tuple[float, float] | None,
+    apart: bool,
+) -> list[str]:
+    notes = list(history.notes)
+    if schema.label_time is None and label_delay is None:
+        notes.append(
+            "Neither a label time nor a label delay was given, so each label counts as known right "
+            "after its event. If labels take longer, these figures are too good, for online most: "
+            "say --label-time COLUMN or --label-delay 2h."
+        )
+    if prices is not None and _oracle_plan(plans, prices) is None:
+        notes.append("The best schedule in hindsight needs the strategy batch, which is left out.")
+    if not apart:
+        notes.append(
+            "The strategies ran one after the other in one process, so peak memory is not known."
+        )
+    return notes
+
+
+def _settings(
+    history: History, schema: Schema, label_delay: str | None, learner: Any, seed: int
+) -> dict[str, str]:
+    line = history.timeline
+    if schema.label_time is not None:
+        known = f"column {schema.label_time}"
+    else:
+        known = f"{label_delay} after the event" if label_delay else "right after the event"
+    return {
+        "data": ", ".join(history.sources),
+        "rows": f"{len(history):,}",
+        "target": str(schema.target),
+        "event time": schema.time or "the order of the rows",
+        "labels known": known,
+        "period": f"{line.every} ({len(line.edges) - 1} periods, warm-up {line.warmup})",
+        "tick of online learning": str(line.tick),
+        "learner": "default" if learner is None else str(learner),
+        "numbers": ", ".join(history.columns.numbers) or "–",
+        "categories": ", ".join(history.columns.categories) or "–",
+        "times": ", ".join(history.columns.times) or "–",
+        "rows that nothing learns from (for forgetting)": f"{len(history.probes):,}",
+        "seed": str(seed),
+    }
+
+
+def _write(results: Results, folder: Path, say: Say) -> None:
+    from everlearn.compare.report import write_report
+
+    folder.mkdir(parents=True, exist_ok=True)
+    results.write_csv(folder / "results.csv")
+    results.write_json(folder / "results.json")
+    write_report(results, folder / "report.html")
+    say(f"report: {folder / 'report.html'}")

@@ -1,0 +1,222 @@
+"""From whatever holds the data to a `History`: read once, compiled, ordered, cut into periods."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from everlearn.base import Array, Batch, Columns, InputError, Schema
+from everlearn.compare.history import History
+from everlearn.compare.periods import choose_probes
+from everlearn.compare.timeline import Span, make_timeline
+
+
+def load_history(
+    data: Any,
+    schema: Schema,
+    *,
+    every: str | None = None,
+    tick: str | None = None,
+    label_delay: str | None = None,
+    warmup: int = 1,
+    learner: Any = None,
+) -> tuple[History, Any]:
+    """Read and compile a history.
+
+    Args:
+        data: what `open_sources` takes.
+        every, tick, label_delay, warmup: as for `compare`.
+        learner: decides whether the target is a class; None for the default learner.
+
+    Returns:
+        The history, and the learner: the default one for the kind of target where None was given.
+
+    Raises:
+        InputError: it cannot be read, holds nothing to learn from, or is too short.
+        SpecError: the learner cannot learn in increments.
+    """
+    from everlearn.data.source import open_sources
+    from everlearn.data.tables import MemoryBlobs
+
+    if schema.target is None:
+        raise InputError("a comparison needs a target: Schema(target=…)")
+    if schema.label_time is not None and label_delay is not None:
+        raise InputError("give a label time or a label delay, not both")
+    if schema.label_time is not None and schema.time is None:
+        raise InputError("a label time needs an event time beside it: Schema(time=…)")
+    blobs = MemoryBlobs()
+    sources = open_sources(data, blobs=blobs)
+    columns, kind, learner = _resolve(schema, sources, learner)
+    batch, seconds, set_aside = _read(sources, columns, blobs)
+    notes = [_set_aside(set_aside, len(batch))] if set_aside else []
+    batch = _by_time(batch, notes)
+    spans = {
+        "rows": len(batch),
+        "every": Span.parse(every) if every is not None else None,
+        "tick": _tick(tick, schema),
+        "label_delay": _delay(label_delay),
+        "warmup": warmup,
+    }
+    timeline = make_timeline(batch.time, batch.label_time, **spans)
+    probes = choose_probes(timeline, batch.ids)
+    timeline = make_timeline(batch.time, batch.label_time, **spans, probes=probes)
+    if every is None:
+        notes.append(f"No period was given; {timeline.every} was chosen. Another: --every.")
+    if timeline.warmup > warmup:
+        notes.append(
+            f"The labels come late, so {timeline.warmup} periods instead of {warmup} warm up: "
+            "before, less than half a period's labels are known."
+        )
+    batch = batch.take(timeline.arrival)
+    codes, classes = _classes(batch.y, kind, schema)
+    history = History(
+        batch=batch,
+        codes=codes,
+        classes=classes,
+        columns=columns,
+        timeline=timeline,
+        probes=probes,
+        read_seconds=seconds,
+        kind=kind,
+        sources=tuple(source.name for source in sources),
+        notes=notes,
+    )
+    return history, learner
+
+
+def _resolve(schema: Schema, sources: list[Any], learner: Any) -> tuple[Columns, str, Any]:
+    """Columns, the kind of learner, and the learner."""
+    from everlearn.data.columns import resolve
+    from everlearn.learners.adapt import learner_kind
+    from everlearn.learners.default import LinearRegression, LogisticRegression
+
+    columns = resolve(schema, sources)
+    with _current_folder():
+        few = _sample_target(sources, columns)
+        two_classes = learner is None and few is not None and len(few) == 2
+        if two_classes or schema.classes:
+            kind: str = "classifier" if learner is None else learner_kind(learner, columns)
+        else:
+            kind = learner_kind(learner, columns, y=few)
+    if kind not in ("classifier", "regressor"):
+        raise InputError(f"strategies are compared for classifiers and regressors, not a {kind}")
+    if learner is None:
+        learner = LinearRegression() if kind == "regressor" else LogisticRegression()
+    return resolve(schema, sources, target_is_class=kind == "classifier"), kind, learner
+
+
+def _sample_target(sources: list[Any], columns: Columns) -> Array | None:
+    """Distinct values of a numeric target among the first rows; None for other targets."""
+    if columns.target_kind not in ("integer", "number"):
+        return None
+    values = [
+        np.asarray(source.sample().column(columns.target).to_numpy(), np.float64)
+        for source in sources
+    ]
+    found = np.unique(np.concatenate(values))
+    return found[~np.isnan(found)]
+
+
+@contextmanager
+def _current_folder() -> Iterator[None]:
+    """A learner named by its import path may lie in the current folder."""
+    folder = os.getcwd()
+    if folder in sys.path or "" in sys.path:
+        yield
+        return
+    sys.path.append(folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _read(sources: list[Any], columns: Columns, blobs: Any) -> tuple[Batch, float, Counter[str]]:
+    """All rows that can be learned from, CPU seconds per row, and why others are set aside."""
+    from everlearn.data.compiler import Compiler, refused_mask
+    from everlearn.data.guards import kind_of
+    from everlearn.data.source import open_reader
+
+    compiler = Compiler(columns)
+    kept: list[Batch] = []
+    reasons: Counter[str] = Counter()
+    rows, before = 0, time.process_time()
+    for source in sources:
+        part = source.slice((), columns)
+        if part is None:
+            continue
+        reader = open_reader(part, columns, blobs)
+        try:
+            for piece in reader.pieces(None):
+                made = compiler.compile(piece.table, piece.bad)
+                rows += len(made.batch)
+                mask = refused_mask(made)
+                kept.append(made.batch if mask is None else made.batch.take(~mask))
+                reasons.update(kind_of(reason) for reason in made.refused.values())
+        finally:
+            reader.close()
+    seconds = (time.process_time() - before) / max(rows, 1)
+    if not sum(map(len, kept)):
+        raise InputError(f"none of {rows:,} rows can be learned from: {dict(reasons)}")
+    batch = Batch.concat(kept)
+    if columns.id is not None:
+        _, first = np.unique(batch.ids, return_index=True)
+        if len(first) < len(batch):
+            reasons["duplicate id"] += len(batch) - len(first)
+            batch = batch.take(np.sort(first))
+    return batch, seconds, reasons
+
+
+def _by_time(batch: Batch, notes: list[str]) -> Batch:
+    if batch.time is None:
+        return batch
+    late = int((np.diff(batch.time) < 0).sum())
+    if not late:
+        return batch
+    notes.append(f"{late:,} rows came before an earlier one; all were put in the order of time.")
+    return batch.take(np.argsort(batch.time, kind="stable"))
+
+
+def _set_aside(reasons: Counter[str], kept: int) -> str:
+    listed = ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common())
+    return f"{sum(reasons.values()):,} rows were set aside, {kept:,} kept: {listed}."
+
+
+def _tick(tick: str | None, schema: Schema) -> Span | None:
+    """Without a time column a tick of an hour, which the command line gives, means nothing."""
+    if tick is None:
+        return None
+    span = Span.parse(tick)
+    return None if schema.time is None and span.unit == "time" else span
+
+
+def _delay(text: str | None) -> Span | None:
+    if text is None:
+        return None
+    if re.fullmatch(r"\s*0+\s*[a-z]*\s*", text.lower()):
+        return Span(0, "rows" if "row" in text.lower() else "time")
+    return Span.parse(text)
+
+
+def _classes(y: Array | None, kind: str, schema: Schema) -> tuple[Array | None, tuple[Any, ...]]:
+    """(n,) places of the targets among the classes, and these in natural order."""
+    if kind == "regressor" or y is None:
+        return None, ()
+    values = [float(value) if not isinstance(value, str) else value for value in schema.classes]
+    found = sorted({*np.unique(y).tolist(), *values})
+    if len(found) < 2:
+        raise InputError(f"the target has one value only, {found[0]!r}: there is nothing to predict")
+    place = {value: code for code, value in enumerate(found)}
+    if y.dtype == object:
+        codes = np.fromiter((place[value] for value in y.tolist()), np.int64, len(y))
+    else:
+        codes = np.searchsorted(np.array(found), y).astype(np.int64)
+    return codes, tuple(found)

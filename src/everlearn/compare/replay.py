@@ -1,0 +1,339 @@
+"""One strategy over a history: at each moment the version that would have been serving answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from everlearn.base import Array, Batch, Floats, Ints, Prediction, State
+from everlearn.compare.history import History
+from everlearn.compare.periods import Groups
+from everlearn.compare.strategies import Plan
+from everlearn.compare.timeline import NEVER
+from everlearn.jobs.learn import Fold, relive
+
+BLOCK = 65_536
+"""Rows that are predicted at once."""
+
+ORACLE_ROWS = 40_000_000
+"""Predictions made for the cost matrix; beyond, periods are sampled."""
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(slots=True)
+class Run:
+    """What one strategy did and answered. Events are those from the end of warm-up on.
+
+    Args:
+        name: of the strategy.
+        value: (m,) answers: class codes in the history's order of classes, or numbers.
+        proba: (m, k) probabilities in that order, or None.
+        cpu_seconds: of reading, encoding and learning.
+        update_seconds: (u,) the same, per update.
+        update_moments: (u,) when the serving version changed.
+        rows_learned: rows that were learned, those seen again by a retraining counted again; rows
+            drawn from a memory are not counted.
+        rows_read: rows that were read from the source.
+        labels_used: share of the labels known after warm-up that the model ever learned.
+        wait: mean time (microseconds or rows) from a label being known to the serving model
+            knowing it, until the end of the history for one that it never learned.
+        transfer: (T, T) R[i, j]: score on the rows of group j that nothing learned from, at the
+            end of group i; accuracy, or −MAE for a regressor. None for fewer than two groups.
+        serving: (P, P) errors of the version of period i in period j; only for the schedule in
+            hindsight.
+        peak_memory_mb: of the process, or None where it was not one of its own.
+    """
+
+    name: str
+    value: Array
+    proba: Floats | None
+    cpu_seconds: float = 0.0
+    update_seconds: Floats = field(default_factory=lambda: np.empty(0))
+    update_moments: Ints = field(default_factory=lambda: np.empty(0, np.int64))
+    rows_learned: int = 0
+    rows_read: int = 0
+    labels_used: float | None = None
+    wait: float | None = None
+    transfer: Floats | None = None
+    serving: Floats | None = None
+    peak_memory_mb: float | None = None
+
+
+def replay(
+    history: History,
+    plan: Plan,
+    learner: Any = None,
+    *,
+    classes: tuple[Any, ...] = (),
+    oracle: bool = False,
+    report: Report = lambda done, total: None,
+) -> Run:
+    """Replay a history under one strategy.
+
+    Args:
+        learner: an estimator, chain or name, or None for the default learner.
+        classes: classes of the target that are known beforehand.
+        oracle: also test each version on all later periods (for a full retraining).
+        report: called with the number of events answered so far, and of all.
+    """
+    return _Replay(history, plan, learner, classes, oracle, report).run()
+
+
+class _Replay:
+    """The state of a replay: the serving model, what it knows, and what it answered."""
+
+    def __init__(
+        self,
+        history: History,
+        plan: Plan,
+        learner: Any,
+        classes: tuple[Any, ...],
+        oracle: bool,
+        report: Report,
+    ) -> None:
+        self.history, self.plan, self.learner = history, plan, learner
+        self.line = history.timeline
+        self.classes, self.report = classes, report
+        self.position = history.position
+        self.first = self.line.before(self.line.start)
+        self.served = self.first  # events that are answered
+        self.done = 0  # labels that the serving model may know
+        self.fold = self._fresh(0)
+        self.value = np.zeros(len(history) - self.first, self._value_type())
+        self.proba: Floats | None = None
+        self.groups = Groups.of(self.line)
+        self.transfer = np.full((len(self.groups), len(self.groups)), np.nan)
+        self.learned_at = np.full(len(history), NEVER)
+        self.seconds: list[float] = []
+        self.moments: list[int] = []
+        self.rows_learned = self.rows_read = 0
+        self.edges = self.line.edges_to_learn()
+        self.serving = np.zeros((len(self.edges), len(self.edges))) if oracle else None
+
+    def run(self) -> Run:
+        """Serve, update, serve, update, …, serve."""
+        groups_due = self.groups.ends.tolist()
+        for moment, is_edge in self._moments():
+            while groups_due and groups_due[0] < moment:
+                self._test_groups(len(self.groups) - len(groups_due))
+                groups_due.pop(0)
+            self._serve(self.line.before(moment))
+            self._update(moment, is_edge)
+        for group in range(len(self.groups) - len(groups_due), len(self.groups)):
+            self._test_groups(group)
+        self._serve(len(self.history))
+        return self._result()
+
+    # --- when --------------------------------------------------------------------------------
+
+    def _moments(self) -> list[tuple[int, bool]]:
+        """(moment, whether it ends a period), ascending; the end of warm-up first."""
+        edges = self.edges if self.plan.when in ("period", "both") else self.edges[:1]
+        moments = dict.fromkeys(edges.tolist(), True)
+        if self.plan.when in ("tick", "both"):
+            for moment in self.line.ticks().tolist():
+                moments.setdefault(moment, False)
+        return sorted(moments.items())
+
+    def _update(self, moment: int, is_edge: bool) -> None:
+        """Bring the serving model to what is known at a moment, and charge what that costs."""
+        known = self.line.known_at(moment)
+        if known == self.done and self.moments:
+            return
+        before, read_before = time.process_time(), self.rows_read
+        if is_edge and self.plan.anew:
+            start = self._window_start(moment) if self.plan.rows == "window" else 0
+            if start == known:
+                return
+            self.fold = self._fresh(known)
+            self._learn(start, known)
+        else:
+            self._begin(known)
+            self._learn(self.done, known)
+        reading = (self.rows_read - read_before) * self.history.read_seconds
+        self.seconds.append(time.process_time() - before + reading)
+        self.learned_at[self.done : known] = moment
+        self.moments.append(moment)
+        self.done = known
+        if self.serving is not None and is_edge:
+            self._test_later_periods(moment)
+
+    def _window_start(self, moment: int) -> int:
+        """How many labels are older than the window."""
+        every = self.line.every
+        if every.unit == self.line.unit:
+            return self.line.known_at(moment - self.plan.window * every.length)
+        return max(0, self.line.known_at(moment) - self.plan.window * every.length)
+
+    # --- learning ----------------------------------------------------------------------------
+
+    def _fresh(self, known: int, remembered: State | None = None) -> Fold:
+        """A model that has learned nothing, told of the classes among the known labels."""
+        classes, codes = self.classes, self.history.codes
+        if not classes and codes is not None and known:
+            present = np.flatnonzero(np.bincount(codes[:known]))
+            classes = tuple(self.history.classes[code] for code in present.tolist())
+        columns, strategy = self.history.columns, self.plan.strategy
+        return Fold.new(self.learner, columns, strategy, classes=classes, remembered=remembered)
+
+    def _begin(self, known: int) -> None:
+        """The model that learns next, at the end of warm-up and where a strategy starts anew."""
+        strategy = self.plan.strategy
+        if isinstance(strategy.start, Mapping):
+            if not self.moments:
+                self.fold = Fold.load(strategy.start, self.learner, strategy)
+        elif not self.moments:
+            self.fold = self._fresh(known)
+        elif strategy.start == "scratch":
+            self.fold = self._fresh(known, remembered=self.fold.save())
+            relive(self.fold, strategy.chunk, 0, lambda rows: None)
+            self.fold.replays = False
+
+    def _learn(self, start: int, stop: int) -> None:
+        """Learn the labels from the start-th to become known up to the stop-th."""
+        strategy = self.plan.strategy
+        for again in range(strategy.passes):
+            for chunk in self._chunks(start, stop, again):
+                if self.fold.memory is None:
+                    self.fold.learn(chunk)
+                else:
+                    self.fold.step(chunk)
+        self.fold.settle()
+        self.rows_read += (stop - start) * strategy.passes
+        self.rows_learned += (stop - start) * strategy.passes
+
+    def _chunks(self, start: int, stop: int, again: int) -> Iterator[Batch]:
+        """The rows of an increment in the strategy's order, chunk by chunk."""
+        strategy = self.plan.strategy
+        rows = self._ordered(start, stop, again)
+        for place in range(start, stop, strategy.chunk):
+            piece = slice(place, min(stop, place + strategy.chunk))
+            chosen = piece if rows is None else rows[piece.start - start : piece.stop - start]
+            yield self.history.batch.take(chosen)
+
+    def _ordered(self, start: int, stop: int, again: int) -> Ints | None:
+        """(stop − start,) rows in the order in which they are learned; None for that of arrival."""
+        order = self.plan.strategy.order
+        if order == "stream":
+            return None
+        if order == "time":
+            return start + np.argsort(self.line.arrival[start:stop], kind="stable")
+        windows = range(start, stop, order.buffer)
+        return np.concatenate(
+            [
+                first + np.random.default_rng([order.seed, again, number]).permutation(
+                    min(stop, first + order.buffer) - first
+                )
+                for number, first in enumerate(windows)
+            ]
+        )
+
+    # --- answering ---------------------------------------------------------------------------
+
+    def _serve(self, until: int) -> None:
+        """Answer the events up to one with the serving model."""
+        for start in range(self.served, until, BLOCK):
+            stop = min(until, start + BLOCK)
+            value, proba = self._predict(self.position[start:stop])
+            self.value[start - self.first : stop - self.first] = value
+            if proba is not None:
+                if self.proba is None:
+                    shape = (len(self.value), proba.shape[1])
+                    self.proba = np.full(shape, 1.0 / proba.shape[1])
+                self.proba[start - self.first : stop - self.first] = proba
+        if until > self.served:
+            self.served = until
+            self.report(until - self.first, len(self.value))
+
+    def _predict(self, rows: Ints) -> tuple[Array, Floats | None]:
+        """Answers for rows of the history, in its own order of classes. They are shown neither
+        the target nor when it became known."""
+        batch = self.history.batch.take(rows)
+        blind = Batch(
+            numbers=batch.numbers,
+            categories=batch.categories,
+            times=batch.times,
+            ids=batch.ids,
+            time=batch.time,
+            key=batch.key,
+        )
+        return self._in_common_order(self.fold.predict(blind))
+
+    def _in_common_order(self, answer: Prediction) -> tuple[Array, Floats | None]:
+        labels = self.fold.labels
+        if labels is None:
+            return answer.value, None
+        if not len(labels):  # nothing is known yet, not even the classes
+            return np.zeros(len(answer), np.int64), None
+        place = {value: code for code, value in enumerate(self.history.classes)}
+        common = np.array([place.get(value, -1) for value in labels.values], np.int64)
+        value = common[answer.value]
+        if answer.proba is None:
+            return value, None
+        proba = np.zeros((len(answer), len(self.history.classes)))
+        seen = common >= 0
+        width = answer.proba.shape[1]
+        proba[:, common[:width][seen[:width]]] = answer.proba[:, seen[:width]]
+        return value, proba
+
+    def _value_type(self) -> Any:
+        return np.float64 if self.history.codes is None else np.int64
+
+    # --- testing -----------------------------------------------------------------------------
+
+    def _errors(self, events: Ints) -> Floats:
+        """(m,) error of each event: wrong or not, or the absolute error of a regressor."""
+        rows = self.position[events]
+        value, _ = self._predict(rows)
+        target = self.history.batch.y if self.history.codes is None else self.history.codes
+        assert target is not None
+        if self.history.codes is None:
+            return np.abs(value - target[rows])
+        return (value != target[rows]).astype(np.float64)
+
+    def _test_groups(self, group: int) -> None:
+        """Fill a row of the transfer matrix: the score on each group's probes, right now."""
+        probes = self.history.probes
+        if not len(probes):
+            return
+        errors = self._errors(probes)
+        which = self.groups.group_of(self.line.time[probes])
+        best = 0.0 if self.history.codes is None else 1.0
+        for j in range(len(self.groups)):
+            if (which == j).any():
+                self.transfer[group, j] = best - float(errors[which == j].mean())
+
+    def _test_later_periods(self, moment: int) -> None:
+        """Fill a row of the cost matrix: the errors of this version in every later period."""
+        assert self.serving is not None
+        count = len(self.edges)
+        version = int(np.searchsorted(self.edges, moment))
+        stride = max(1, -(-len(self.value) * count // 2 // ORACLE_ROWS))
+        for start in range(self.line.before(moment), len(self.history), BLOCK * stride):
+            stop = min(len(self.history), start + BLOCK * stride)
+            events = np.arange(start, stop, stride)
+            period = np.searchsorted(self.edges, self.line.time[events], "right") - 1
+            sums = np.bincount(period, self._errors(events), count)
+            self.serving[version] += sums * stride
+
+    def _result(self) -> Run:
+        run = Run(self.plan.name, self.value, self.proba)
+        run.update_seconds = np.array(self.seconds)
+        run.cpu_seconds = float(run.update_seconds.sum())
+        run.update_moments = np.array(self.moments, np.int64)
+        run.rows_learned, run.rows_read = self.rows_learned, self.rows_read
+        run.transfer = self.transfer if len(self.groups) > 1 else None
+        run.serving = self.serving
+        end = int(self.line.time[-1])
+        span = slice(self.line.known_at(self.line.start), self.line.known_at(end))
+        if span.stop > span.start:
+            learned = self.learned_at[span]
+            run.labels_used = float((learned != NEVER).mean())
+            waits = np.minimum(learned, end) - self.line.available[span]
+            run.wait = float(waits.mean())
+        return run

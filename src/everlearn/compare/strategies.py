@@ -1,0 +1,155 @@
+"""What is compared: the seven built-in retraining strategies, and any `Strategy` of the user's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from everlearn.base import InputError
+from everlearn.strategies.reservoir import Reservoir
+from everlearn.strategies.strategy import Strategy
+
+When = Literal["once", "period", "tick", "both"]
+Rows = Literal["new", "all", "window"]
+
+WINDOW_PERIODS = 4
+REPLAY_ROWS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A strategy over time: when the serving model is updated, and from which rows.
+
+    Args:
+        name: under which its results stand.
+        strategy: start, memory, chunk, passes and order of each update.
+        when: "once" (after warm-up), "period" (at the end of each), "tick" (as labels become
+            known), or "both" (by tick, and anew at the end of each period).
+        rows: which rows an update at the end of a period learns: those whose labels became known
+            since the last update ("new"), all that are known ("all"), or the last ones ("window").
+        window: periods in a window.
+        words: what it does, for people.
+    """
+
+    name: str
+    strategy: Strategy
+    when: When
+    rows: Rows
+    window: int = WINDOW_PERIODS
+    words: str = ""
+
+    @property
+    def is_job(self) -> bool:
+        """Whether it can be run as jobs on a schedule, with no service that learns all the time."""
+        return self.when in ("once", "period")
+
+    @property
+    def anew(self) -> bool:
+        """Whether an update at the end of a period trains a fresh model."""
+        return self.rows != "new"
+
+
+BUILT_IN = ("never", "batch", "window", "incremental", "replay", "online", "hybrid")
+"""Names of the built-in strategies."""
+
+
+def built_in(name: str) -> Plan:
+    """One of the built-in strategies.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    made = {
+        "never": Plan("never", Strategy(), "once", "new", words="trained once, never again"),
+        "batch": Plan(
+            "batch",
+            Strategy(start="scratch"),
+            "period",
+            "all",
+            words="a full retraining on all history at the end of each period",
+        ),
+        "window": Plan(
+            "window",
+            Strategy(start="scratch"),
+            "period",
+            "window",
+            words=f"a full retraining on the last {WINDOW_PERIODS} periods, every period",
+        ),
+        "incremental": Plan(
+            "incremental",
+            Strategy(),
+            "period",
+            "new",
+            words="at the end of each period, the present model learns the new rows only",
+        ),
+        "replay": Plan(
+            "replay",
+            Strategy(memory=Reservoir(REPLAY_ROWS)),
+            "period",
+            "new",
+            words=f"incremental, with as many rows again from a memory of {REPLAY_ROWS:,}",
+        ),
+        "online": Plan(
+            "online",
+            Strategy(),
+            "tick",
+            "new",
+            words="the present model learns each label as soon as it is known",
+        ),
+        "hybrid": Plan(
+            "hybrid",
+            Strategy(),
+            "both",
+            "all",
+            words="online, and replaced by a full retraining at the end of each period",
+        ),
+    }
+    if name not in made:
+        raise InputError(f"there is no strategy {name!r}; use some of {', '.join(BUILT_IN)}")
+    return made[name]
+
+
+def make_plans(strategies: Any = None) -> list[Plan]:
+    """The plans that a user named.
+
+    Args:
+        strategies: None for all built-in ones; or names ("never,batch" or a list), `Strategy` and
+            `Plan` objects, or a mapping of names to any of these.
+
+    Raises:
+        InputError: an unknown or repeated name, nothing named, or another kind of object.
+    """
+    if strategies is None:
+        strategies = BUILT_IN
+    if isinstance(strategies, str):
+        strategies = [word.strip() for word in strategies.split(",") if word.strip()]
+    if isinstance(strategies, Mapping):
+        plans = [replace(_plan(item), name=str(name)) for name, item in strategies.items()]
+    elif isinstance(strategies, Sequence):
+        plans = [_plan(item) for item in strategies]
+    else:
+        plans = [_plan(strategies)]
+    names = [plan.name for plan in plans]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"{', '.join(twice)}: named twice; give strategies of your own different names, "
+            "as strategies={'name': Strategy(…)}"
+        )
+    if not plans:
+        raise InputError(f"no strategy is named; use some of {', '.join(BUILT_IN)}")
+    return plans
+
+
+def _plan(item: Any) -> Plan:
+    if isinstance(item, Plan):
+        return item
+    if isinstance(item, str):
+        return built_in(item)
+    if isinstance(item, Strategy):
+        words = item.describe()
+        name = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:40] or "strategy"
+        return Plan(name, item, "period", "new", words=words)
+    raise InputError(f"a strategy is a name or a Strategy, not {item!r}")
