@@ -165,9 +165,13 @@ class Registry:
         with self.database.write() as connection:
             retention.drop(connection, model, number)
 
-    def collect(self, *, grace: float = DAY, dry_run: bool = False) -> Collection:
+    def collect(
+        self, *, grace: float = DAY, dry_run: bool = False, exclusive: bool = False
+    ) -> Collection:
         """Remove the blobs that nothing refers to. See `retention.collect`."""
-        return retention.collect(self.database, self.parts.blobs, grace=grace, dry_run=dry_run)
+        return retention.collect(
+            self.database, self.parts.blobs, grace=grace, dry_run=dry_run, exclusive=exclusive
+        )
 
     def export(self, model: str, number: int, path: str | os.PathLike[str]) -> Path:
         """Write a version to one file. See `bundle.export`."""

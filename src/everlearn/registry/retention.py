@@ -21,6 +21,9 @@ from everlearn.storage.blobs import Blobs
 from everlearn.storage.database import Database
 
 DAY = 86_400.0
+LEAST_GRACE = 600.0
+"""Seconds; longer than a `PartStore` takes a blob for given that it stored before."""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -159,6 +162,7 @@ def collect(
     *,
     grace: float = DAY,
     dry_run: bool = False,
+    exclusive: bool = False,
     also_keep: Iterable[str] = (),
 ) -> Collection:
     """Remove the blobs that no version, hold-out, job or increment refers to.
@@ -168,16 +172,20 @@ def collect(
 
     Args:
         grace: seconds; longer than it takes from writing a blob to committing a row that refers
-            to it. Less than an hour is only for a workspace that nobody else is using.
+            to it. Less than 10 minutes only with `exclusive`.
         dry_run: only say what would be removed.
+        exclusive: nobody else uses the workspace, and this process opens it anew afterwards.
         also_keep: digests that are referred to from elsewhere.
 
     Raises:
-        InputError: a negative grace period.
+        InputError: the grace period is too short; nothing was removed.
         StorageError: the database or the blob store failed.
     """
-    if not grace >= 0:
-        raise InputError(f"the grace period is 0 or more seconds, not {grace!r}")
+    if not grace >= (0 if exclusive or dry_run else LEAST_GRACE):
+        raise InputError(
+            f"a grace period of {grace!r} seconds could remove what others are just writing;"
+            f" give {LEAST_GRACE:.0f} or more, or exclusive=True if nobody else uses the workspace"
+        )
     oldest = now() - int(grace * 1e6)
     listed = list(
         blobs.list()
