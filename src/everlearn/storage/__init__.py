@@ -1,0 +1,1 @@
+"""Where everything is kept: the database, blobs, and the parts of states as blobs."""
