@@ -1,1 +1,1 @@
-"""Alembic's scripts, run by `everlearn.storage.revisions` from wherever the package is installed."""
+"""Alembic's scripts, run by `everlearn.storage.revisions` from wherever they are installed."""
