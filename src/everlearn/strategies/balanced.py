@@ -71,7 +71,8 @@ class HeldBalanced(HeldRows):
 
     def __init__(self, n: int, ratio: float, state: State | None) -> None:
         self._n = n
-        self._classes: dict[str | float, _Class] = {}
+        self._codes_of: dict[str | float, int] = {}  # value of y → number of its class
+        self._kinds: list[_Class] = []
         self._total = 0  # rows that have a place
         self._begun = False  # whether the members are listed
         super().__init__(ratio, state)
@@ -82,13 +83,14 @@ class HeldBalanced(HeldRows):
         if batch.y is None:
             raise InputError("Balanced() needs a target: name it with Schema(target=)")
         self._begin()
-        values = batch.y.tolist()
-        uniform = generator.random((len(values), 2))
-        count = self._count(values)
+        codes = self._codes(batch.y.tolist())
+        count = self._count(codes)
+        uniform = generator.random((len(batch), 2))
         start = len(self._held) + len(self._aside)
         taken: list[int] = []
-        for row in self._candidates(values, count, uniform[:, 0]):
-            if self._place(values[row], start + len(taken), int(count[row]), uniform[row]):
+        for row in self._candidates(codes, count, uniform[:, 0]).tolist():
+            kind = self._kinds[codes[row]]
+            if self._place(kind, start + len(taken), int(count[row]), uniform[row]):
                 taken.append(row)
         self._aside.append(batch.take(np.array(taken, np.int64)))
         if len(self._aside) > 2 * self._n + BLOCK:
@@ -98,40 +100,47 @@ class HeldBalanced(HeldRows):
         """List the members of each class, at the first offer of an increment."""
         if self._begun:
             return
-        for kind in self._classes.values():
+        for kind in self._kinds:
             kind.members = []
         for rank, value in enumerate(self._held.column("y").tolist()):
-            self._classes[value].members.append(rank)
+            self._kinds[self._codes_of[value]].members.append(rank)
         self._total, self._begun = len(self._held), True
 
-    def _count(self, values: list[str | float]) -> Ints:
-        """(n,) how many rows of its class were offered up to each row, itself included."""
-        count = np.empty(len(values), np.int64)
-        for row, value in enumerate(values):
-            kind = self._classes.get(value)
-            if kind is None:
-                kind = self._classes[value] = _Class()
-                if len(self._classes) > self._n:
+    def _codes(self, values: list[str | float]) -> Ints:
+        """(n,) the number of each row's class; new classes get the next ones."""
+        for value in dict.fromkeys(values):
+            if value not in self._codes_of:
+                self._codes_of[value] = len(self._kinds)
+                self._kinds.append(_Class())
+                if len(self._kinds) > self._n:
                     raise InputError(
                         f"Balanced(n={self._n}) met more classes than the rows that it may hold "
                         f"(the last is {value!r}); use Reservoir for a target that is a quantity"
                     )
-            kind.offered += 1
-            count[row] = kind.offered
+        return np.array([self._codes_of[value] for value in values], np.int64)
+
+    def _count(self, codes: Ints) -> Ints:
+        """(n,) how many rows of its class were offered up to each row, itself included."""
+        offered = np.array([kind.offered for kind in self._kinds])
+        order = np.argsort(codes, kind="stable")
+        sizes = np.bincount(codes, minlength=len(offered))
+        count = np.empty(len(codes), np.int64)
+        count[order] = np.arange(1, len(codes) + 1) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        for kind, size in zip(self._kinds, sizes.tolist(), strict=True):
+            kind.offered += size
+        count += offered[codes]
         return count
 
-    def _candidates(self, values: list[str | float], count: Ints, uniform: Floats) -> list[int]:
+    def _candidates(self, codes: Ints, count: Ints, uniform: Floats) -> Ints:
         """The rows that may be taken: the members of a full class never become more, so most of its
         rows can be passed over at once."""
         if self._total < self._n:
-            return list(range(len(values)))
-        bounds = {v: len(k.members) if k.full else np.inf for v, k in self._classes.items()}
-        bound = np.array([bounds[value] for value in values])
-        return np.flatnonzero(uniform * count <= bound).tolist()
+            return np.arange(len(codes))
+        bound = np.array([len(kind.members) if kind.full else np.inf for kind in self._kinds])
+        return np.flatnonzero(uniform * count <= bound[codes])
 
-    def _place(self, value: str | float, row: int, count: int, uniform: Floats) -> bool:
+    def _place(self, kind: _Class, row: int, count: int, uniform: Floats) -> bool:
         """Whether a row gets a place, by algorithm 1."""
-        kind = self._classes[value]
         if self._total < self._n:
             kind.members.append(row)
             self._total += 1
@@ -153,8 +162,8 @@ class HeldBalanced(HeldRows):
 
     def _mark_largest(self) -> list[_Class]:
         """The classes with the most members, which are full from now on."""
-        most = max(len(kind.members) for kind in self._classes.values())
-        largest = [kind for kind in self._classes.values() if len(kind.members) == most]
+        most = max(len(kind.members) for kind in self._kinds)
+        largest = [kind for kind in self._kinds if len(kind.members) == most]
         for kind in largest:
             kind.full = True
         return largest
@@ -172,7 +181,7 @@ class HeldBalanced(HeldRows):
     def _placed(self) -> Array:
         """(held + aside,) whether a row has a place."""
         kept = np.zeros(len(self._held) + len(self._aside), bool)
-        for kind in self._classes.values():
+        for kind in self._kinds:
             kept[kind.members] = True
         return kept
 
@@ -180,26 +189,29 @@ class HeldBalanced(HeldRows):
         """Let go of rows aside that others took the place of, in a long increment."""
         kept, held = self._placed()[len(self._held) :], len(self._held)
         number = (np.cumsum(kept) - 1 + held).tolist()
-        for kind in self._classes.values():
+        for kind in self._kinds:
             kind.members = [m if m < held else number[m - held] for m in kind.members]
         self._aside.keep(kept)
         self._aside.compact()
 
     def _own_state(self) -> tuple[Json, dict[str, Array]]:
-        classes = [[value, k.offered, k.full] for value, k in self._classes.items()]
+        classes = [
+            [v, self._kinds[k].offered, self._kinds[k].full] for v, k in self._codes_of.items()
+        ]
         if not self._begun:
             return {"classes": classes}, {}
-        lengths = [len(kind.members) for kind in self._classes.values()]
-        members = [m for kind in self._classes.values() for m in kind.members]
+        lengths = [len(kind.members) for kind in self._kinds]
+        members = [m for kind in self._kinds for m in kind.members]
         arrays: dict[str, Array] = {"members": np.array(members, np.int64)}
         return {"classes": classes, "lengths": lengths}, arrays
 
     def _restore_own(self, meta: Json, arrays: Mapping[str, Array]) -> None:
-        self._classes = {v: _Class(int(k), bool(full)) for v, k, full in meta["classes"]}
+        self._codes_of = {value: code for code, (value, _, _) in enumerate(meta["classes"])}
+        self._kinds = [_Class(int(count), bool(full)) for _, count, full in meta["classes"]]
         if "lengths" not in meta:
             return
         members, start = arrays["members"].tolist(), 0
-        for kind, length in zip(self._classes.values(), meta["lengths"], strict=True):
+        for kind, length in zip(self._kinds, meta["lengths"], strict=True):
             kind.members = members[start : start + length]
             start += length
         self._total, self._begun = start, True

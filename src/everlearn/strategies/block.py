@@ -95,22 +95,23 @@ class Block:
 
 
 def encode(batch: Batch, notes: Notes) -> Part:
-    """Rows as a part that owns its arrays; columns of no width are left out.
+    """Rows as a part; columns of no width are left out. Views of larger arrays are copied, so that
+    the part does not keep those in memory.
 
     Raises:
         InputError: the target is neither numbers nor texts.
     """
-    arrays: dict[str, Array] = {f"note.{name}": np.array(v) for name, v in notes.items()}
+    arrays: dict[str, Array] = {f"note.{name}": _owned(v) for name, v in notes.items()}
     meta: Json = {"rows": len(batch)}
     for name in _TABLES:
         table = getattr(batch, name)
         meta[name] = table.shape[1]
         if table.size:
-            arrays[name] = np.array(table, order="C")
+            arrays[name] = _owned(table)
     for name in _COLUMNS:
         column = getattr(batch, name)
         if column is not None:
-            arrays[name] = np.array(column)
+            arrays[name] = _owned(column)
     if batch.y is not None:
         arrays["y"], meta["texts"] = encode_target(batch.y)
     return Part(arrays, meta)
@@ -144,7 +145,7 @@ def encode_target(y: Array) -> tuple[Array, list[str] | None]:
         InputError: an object that is no text.
     """
     if not y.dtype.hasobject:
-        return np.array(y), None
+        return _owned(y), None
     values = y.tolist()
     strange = [value for value in values if not isinstance(value, str)]
     if strange:
@@ -157,3 +158,8 @@ def encode_target(y: Array) -> tuple[Array, list[str] | None]:
 def decode_target(y: Array, texts: list[str] | None) -> Array:
     """The inverse of `encode_target`."""
     return y if texts is None else np.array(texts, dtype=object)[y]
+
+
+def _owned(array: Array) -> Array:
+    """The array, or a copy of it where it is a view or not contiguous."""
+    return array if array.base is None and array.flags.c_contiguous else np.array(array, order="C")

@@ -17,7 +17,7 @@ class Everything:
     """All rows ever learned. With `Strategy(start="scratch")` this is full retraining.
 
     Rows lie in blocks on disk, of which few are in memory at a time: beyond 262,144 rows, each
-    65,536 draws come out of eight blocks that are chosen at random by their size.
+    32,768 draws come out of four blocks that are chosen at random by their size.
 
     >>> Everything()
     Everything(ratio=1.0)
