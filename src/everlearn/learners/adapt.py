@@ -68,7 +68,8 @@ def as_learner(
             kind=_kind(chain.estimator, columns),
             classes=classes,
             sparse=_takes_sparse(steps[0]),
-            weighs=_takes_weights(chain.estimator),
+            weighs=_takes(chain.estimator, "sample_weight"),
+            told=_takes(chain.estimator, "classes"),
         ),
     )
 
@@ -166,7 +167,6 @@ def _check_step(step: Any) -> None:
 
 def _maker(step: Any, seed: int, index: int, labels: Labels | None) -> Callable[[], Any]:
     """A function that makes a fresh copy of a step, with a generator of its own."""
-    _check(step) if not hasattr(step, "transform") else None
     _check_step(step)
     weights = _coded_weights(step, labels)
 
@@ -239,12 +239,12 @@ def _takes_sparse(step: Any) -> bool:
     return bool(get_tags(step).input_tags.sparse)
 
 
-def _takes_weights(estimator: Any) -> bool:
+def _takes(estimator: Any, parameter: str) -> bool:
+    """Whether `partial_fit` has a parameter of this name."""
     try:
-        parameters = inspect.signature(estimator.partial_fit).parameters
+        return parameter in inspect.signature(estimator.partial_fit).parameters
     except (TypeError, ValueError):
         return False
-    return "sample_weight" in parameters
 
 
 def _silently(make: Callable[[], Any]) -> Any:

@@ -74,6 +74,8 @@ def dump(estimator: Any) -> Part:
         learned = name not in fixed or isinstance(value, np.random.RandomState)
         if learned and name not in _passing(type(estimator)):
             attributes[name] = writer.write(_trimmed(name, value), name)
+    for name, generator in _inner_generators(estimator):
+        attributes[name] = writer.write(generator, name)
     return Part(writer.arrays, {"class": writer.owner, "attributes": attributes})
 
 
@@ -93,11 +95,15 @@ def restore(estimator: Any, part: Part, allowed: Iterable[type] = ()) -> None:
     if found != class_name(kind):
         raise InputError(f"the state is of {found!r}, not of {class_name(kind)!r}")
     reader = _Reader(part.arrays, {class_name(item): item for item in (*allowed, kind)})
+    inner = dict(_inner_generators(estimator))
     try:
         for name, value in part.meta["attributes"].items():
             if hasattr(kind, name) and not _is_plain(getattr(kind, name)):
                 raise InputError(f"the state sets {name!r}, which is code of {kind.__name__}")
-            setattr(estimator, name, reader.read(value, name))
+            if name in inner:
+                estimator.set_params(**{name: reader.read(value, name)})
+            else:
+                setattr(estimator, name, reader.read(value, name))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
@@ -106,6 +112,16 @@ def restore(estimator: Any, part: Part, allowed: Iterable[type] = ()) -> None:
         from sklearn.utils._openmp_helpers import _openmp_effective_n_threads
 
         estimator._n_threads = _openmp_effective_n_threads()
+
+
+def compact(estimator: Any) -> None:
+    """Make arrays that are slices of larger ones contiguous, as they are after `restore`: a matrix
+    product over another layout may round another way."""
+    for name, value in list(vars(estimator).items()):
+        if isinstance(value, np.ndarray) and not (
+            value.flags.c_contiguous or value.flags.f_contiguous
+        ):
+            setattr(estimator, name, np.ascontiguousarray(value))
 
 
 class _Writer:
@@ -307,6 +323,14 @@ def _parameters(estimator: Any) -> set[str]:
     if not hasattr(estimator, "get_params"):
         return set()
     return set(estimator.get_params(deep=False))
+
+
+def _inner_generators(estimator: Any) -> list[tuple[str, np.random.RandomState]]:
+    """Generators among the parameters of the estimators that are parameters themselves."""
+    if not hasattr(estimator, "get_params"):
+        return []
+    found = sorted(estimator.get_params(deep=True).items(), key=lambda item: item[0])
+    return [(k, v) for k, v in found if "__" in k and isinstance(v, np.random.RandomState)]
 
 
 def _passing(kind: type) -> set[str]:

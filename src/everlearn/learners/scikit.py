@@ -44,6 +44,7 @@ class SklearnLearner:
         classes: how many class codes are known beforehand.
         sparse: whether the first step takes CSR matrices.
         weighs: whether the estimator's `partial_fit` takes `sample_weight`.
+        told: whether it takes `classes`.
     """
 
     def __init__(
@@ -56,11 +57,12 @@ class SklearnLearner:
         classes: int = 0,
         sparse: bool = False,
         weighs: bool = True,
+        told: bool = True,
     ) -> None:
         self.kind = kind
         self._encoder, self._columns, self._sparse = encoder, columns, sparse
         self._make = tuple(steps)
-        self._weighs = weighs
+        self._weighs, self._told = weighs, told
         self._classes = 0
         self._start(classes)
 
@@ -161,8 +163,12 @@ class SklearnLearner:
                 self._encoding.learn(batch)
                 matrix = self._encoding.transform(batch)
                 for step in self._transformers:
-                    matrix = step.partial_fit(matrix).transform(matrix)
+                    step.partial_fit(matrix)
+                    codec.compact(step)
+                    matrix = step.transform(matrix)
                 self._partial_fit(matrix, y, weight)
+                if not self._is_sgd:
+                    codec.compact(self._estimator)
         except ValueError as error:
             self._encoding.restore(before)
             if isinstance(error, InputError):
@@ -172,7 +178,7 @@ class SklearnLearner:
 
     def _partial_fit(self, matrix: Any, y: Array | None, weight: Floats | None) -> None:
         options: dict[str, Any] = {}
-        if self.kind == "classifier" and not self._fitted:
+        if self.kind == "classifier" and self._told and not self._fitted:
             options["classes"] = np.arange(max(self._classes, FEWEST))
         if weight is not None:
             options["sample_weight"] = weight
