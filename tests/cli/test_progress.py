@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 from everlearn.cli.progress import Bar, Lines, display, metric_of
+from everlearn.evaluation.metrics import Metrics
 from everlearn.jobs.run import Progress
 
 
@@ -12,7 +13,7 @@ class Step(Progress):
     """A moment of a job with figures that the test gives."""
 
     def __init__(self, rows: int, total: int | None, phase: str, figures: dict[str, float]) -> None:
-        super().__init__(1, total)
+        super().__init__(1, total, Metrics("classifier"))
         self.rows, self.phase, self._figures = rows, phase, figures
 
     def metrics(self) -> dict[str, float]:

@@ -92,6 +92,16 @@ def test_bad_input_is_one_clear_line(shell: Shell) -> None:
     shell("train", shell.spec, shell.rows, "--chunk", "0", code=USAGE)
 
 
+def test_a_worker_carries_out_what_was_queued(shell: Shell) -> None:
+    queued = shell.train(shell.rows, "--queue")
+    assert shell.json("versions", "bills") == []
+    assert shell.json("job", "show", queued["job"])["state"] == "queued"
+    told = shell("worker", "--once")
+    assert f"job {queued['job']} (bills)" in told
+    assert [item["number"] for item in shell.json("versions", "bills")] == [1]
+    assert shell.train(shell.rows, "--queue")["decision"]["action"] == "nothing"
+
+
 def test_a_worker_ends_when_nothing_is_due(shell: Shell) -> None:
     shell.train()
     assert shell("worker", "--once") == ""

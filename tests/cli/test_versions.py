@@ -96,7 +96,7 @@ def test_predict_json_a_file_and_standard_input(
     row = {"a": 3.0, "b": 3.0}
     [one] = map(json.loads, trained("predict", "bills", json.dumps(row)).splitlines())
     assert one["value"] in (1, 1.0)
-    assert one["proba"]["1"] > 0.5
+    assert one["probabilities"]["1"] > 0.5
     file = write_rows(trained.folder / "new.csv", 30, seed=5)
     assert len(trained("predict", "bills", file).splitlines()) == 30
     monkeypatch.setattr("sys.stdin", io.StringIO('{"a": -3, "b": -3}\n{"a": 3, "b": 3}\n'))
@@ -108,7 +108,7 @@ def test_predict_with_an_earlier_version(trained: Shell) -> None:
     row = '{"a": 0.2, "b": 0.1}'
     new = trained("predict", "bills", row)
     old = trained("predict", "bills", row, "--version", 1)
-    assert json.loads(new)["proba"] != json.loads(old)["proba"]
+    assert json.loads(new)["probabilities"] != json.loads(old)["probabilities"]
 
 
 def test_predict_refuses_what_is_not_json(trained: Shell) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from everlearn.base import Json
 from everlearn.cli.output import AsJson, ModelName, opened, show_json
 
 
@@ -46,8 +47,8 @@ def rollback(
     _show(moved, as_json)
 
 
-def _show(moved: Any, as_json: bool) -> None:
+def _show(moved: Json, as_json: bool) -> None:
     if as_json:
         show_json(moved)
     else:
-        typer.echo(f"champion is now version {moved.version_to}: {moved.reason}")
+        typer.echo(f"champion is now version {moved['version_to']}: {moved['reason']}")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from everlearn.base import Json
+from everlearn.base import Decision, Json
 from everlearn.cli import INTERRUPTED, REFUSED
 from everlearn.cli.output import AsJson, figure, opened, plain, say, show_json
 from everlearn.cli.progress import display
@@ -40,6 +40,9 @@ def train(
     keep: Annotated[
         bool, typer.Option("--keep", help="Copy the files into the workspace.")
     ] = False,
+    queue: Annotated[
+        bool, typer.Option("--queue", help="Only queue the job, for a worker to carry out.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Learn what is new in files, judge the candidate, and promote it if it passes.
@@ -49,6 +52,9 @@ def train(
     """
     with opened(context, create=True) as workspace:
         model = workspace.model(spec)
+        if queue:
+            _show_queued(model.plan(files, chunk=chunk, again=again, keep=keep), as_json)
+            return
         try:
             with display() as progress:
                 result = model.train(files, chunk=chunk, again=again, keep=keep, progress=progress)
@@ -62,6 +68,14 @@ def train(
             typer.echo(line)
     if result.decision.action in ("refuse", "hold"):
         raise typer.Exit(REFUSED)
+
+
+def _show_queued(planned: int | Decision, as_json: bool) -> None:
+    nothing = isinstance(planned, Decision)
+    if as_json:
+        show_json({"job": None if nothing else planned, "decision": planned if nothing else None})
+    else:
+        typer.echo(planned.reason if isinstance(planned, Decision) else f"job {planned} is queued")
 
 
 def _told(result: JobResult) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from everlearn.base import Json
 from everlearn.cli.output import AsJson, ModelName, figure, opened, plain, show_json
 
 
@@ -37,11 +38,14 @@ def export(
 def import_version(
     context: typer.Context,
     path: Annotated[str, typer.Argument(metavar="FILE", help="A file that `export` wrote.")],
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Accept a definition that runs code of its own.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Add a version that was exported, after verifying it. It is not promoted."""
     with opened(context, create=True) as workspace:
-        found = plain(workspace.import_version(path))
+        found = plain(workspace.import_version(path, trust=trust))
     if as_json:
         show_json(found)
     else:
@@ -78,20 +82,39 @@ def collect(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be removed, and remove nothing.")
     ] = False,
+    keep_last: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Drop the states of all but the newest N versions…"),
+    ] = None,
+    champion_days: Annotated[
+        float, typer.Option(min=0.0, metavar="D", help="…that were not champion in D days.")
+    ] = 30.0,
+    grace: Annotated[
+        float, typer.Option(min=0.0, metavar="S", help="Keep blobs younger than S seconds.")
+    ] = 86_400.0,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what no version and no job needs any more."""
+    """Remove what no version and no job needs.
+
+    All versions are kept, unless --keep-last drops the states of old ones; what an alias points
+    at, and what a job starts from, is never dropped.
+    """
     with opened(context) as workspace:
-        found = plain(workspace.gc(dry_run))
+        retention = None
+        if keep_last is not None:
+            from everlearn.registry.retention import Retention
+
+            retention = Retention(last=keep_last, champion_days=champion_days)
+        found = plain(workspace.gc(dry_run, retention=retention, grace=grace))
     _show(found, "would be removed" if dry_run else "removed", as_json)
 
 
-def _show(found: object, done: str, as_json: bool) -> None:
+def _show(found: Json, done: str, as_json: bool) -> None:
     if as_json:
         show_json(found)
         return
     typer.echo(done)
-    if isinstance(found, dict):
-        for name, value in found.items():
-            told = figure(len(value)) if isinstance(value, list | dict) else figure(value)
-            typer.echo(f"  {name.replace('_', ' ')}: {told}")
+    for name, value in found.items():
+        if isinstance(value, dict):
+            value = sum(len(item) if isinstance(item, list) else item for item in value.values())
+        typer.echo(f"  {name.replace('_', ' ')}: {figure(value)}")
