@@ -59,7 +59,7 @@ class Checkpoints:
 
     def __init__(self, parts: PartStore, area: Blobs) -> None:
         self._parts, self._area = parts, area
-        self._area_parts = PartStore(area)
+        self._passing: Manifest = {}
 
     def save(self, queue: Queue, job: Job, state: State, progress: Json) -> None:
         """Write the state and make it the job's checkpoint, if the job is still ours.
@@ -69,19 +69,21 @@ class Checkpoints:
         """
         lasting = {name: part for name, part in state.items() if is_lasting(name)}
         passing = {name: part for name, part in state.items() if not is_lasting(name)}
-        manifest = self._area_parts.save(passing)
+        manifest = PartStore(self._area).save(passing, known=self._passing)
         shared = self._parts.save(lasting)
         crash_point("checkpoint.saved")
         queue.checkpoint(job, {"passing": manifest, "lasting": shared, **progress})
         crash_point("checkpoint.committed")
         for part in lasting.values():
             part.release()
+        self._passing = manifest
         self.clear(keep=manifest)
 
     def load(self, checkpoint: Json) -> dict[str, Part]:
         """The state that was saved, its parts loaded when they are read."""
-        passing: Manifest = checkpoint["passing"]
-        return self._area_parts.load(passing) | self._parts.load(checkpoint["lasting"])
+        self._passing = checkpoint["passing"]
+        passing = PartStore(self._area).load(self._passing)
+        return passing | self._parts.load(checkpoint["lasting"])
 
     def clear(self, keep: Manifest | None = None) -> None:
         """Delete the job's own blobs, but for those of one manifest."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from everlearn.base import (
     Array,
@@ -17,6 +18,7 @@ from everlearn.base import (
     InputError,
     Json,
     Learner,
+    LearnerKind,
     Memory,
     Part,
     Prediction,
@@ -30,7 +32,10 @@ from everlearn.base import (
 from everlearn.evaluation.loss import losses
 from everlearn.learners.adapt import as_learner
 from everlearn.learners.labels import Labels
-from everlearn.registry.definitions import from_config, to_config
+from everlearn.registry.config import from_config, to_config
+from everlearn.strategies.strategy import Strategy
+
+Mask = npt.NDArray[np.bool_]
 
 UNSEEN_CLASS = "class unknown to a learner that cannot grow"
 
@@ -42,7 +47,8 @@ class Chunks(Protocol):
 
 
 class ChunkLike(Protocol):
-    """Rows to learn (`batch`), rows to keep out of learning (`held`), and where to go on (`mark`)."""
+    """Rows to learn (`batch`), rows to keep out of learning (`held`), where to go on (`mark`), and
+    the number of the pass over the increment, from 1 (`number`)."""
 
     @property
     def batch(self) -> Batch: ...
@@ -50,6 +56,8 @@ class ChunkLike(Protocol):
     def held(self) -> Batch | None: ...
     @property
     def mark(self) -> Json: ...
+    @property
+    def number(self) -> int: ...
 
 
 @dataclass(slots=True)
@@ -59,43 +67,47 @@ class Step:
     Args:
         batch: the rows that were learned, y in codes for a classifier.
         prediction: what was predicted for them before they were learned; None for no rows.
-        refused: the rows that were set aside because their class could not be learned.
-        held: the hold-out rows that came with the chunk.
-        mark: where learning goes on after this chunk.
+        refused: (n,) which rows of the chunk were set aside because the learner cannot learn their
+            class; None for none.
     """
 
     batch: Batch
     prediction: Prediction | None
-    refused: Batch | None = None
-    held: Batch | None = None
-    mark: Json = None
+    refused: Mask | None = None
 
 
-def learn(fold: Fold, chunks: Chunks, after_step: Callable[[Step], None]) -> None:
+AfterStep = Callable[[ChunkLike, Step], None]
+
+
+def learn(fold: Fold, chunks: Chunks, after_step: AfterStep) -> None:
     """Fold the chunks of one increment into the state; `after_step` measures and checkpoints."""
     for chunk in chunks:
-        step = fold.step(chunk.batch)
-        step.held, step.mark = chunk.held, chunk.mark
+        step = fold.step(chunk.batch, again=chunk.number > 1)
         crash_point("learn.step")
-        after_step(step)
+        after_step(chunk, step)
     fold.settle()
 
 
-def relive(fold: Fold, chunk: int, skip: int, after_chunk: Callable[[int], None]) -> None:
+def relive(
+    fold: Fold, chunk: int, skip: int, after_chunk: Callable[[int], None], passes: int = 1
+) -> None:
     """Fold in, in order of arrival, all that the memory holds: what `start="scratch"` begins with.
 
     Args:
         chunk: rows a chunk.
         skip: remembered rows that were folded in before a checkpoint.
         after_chunk: called with the number of remembered rows folded in so far.
+        passes: how often the memory is gone over.
     """
     done = 0
-    for rows in fold.remembered():
-        for piece in rows.split(chunk):
-            done += len(piece)
-            if done > skip:
-                fold.learn(piece)
-                after_chunk(done)
+    for _ in range(passes):
+        for rows in fold.remembered():
+            for piece in rows.split(chunk):
+                done += len(piece)
+                if done > skip:
+                    fold.learn(piece)
+                    crash_point("learn.relive")
+                    after_chunk(done)
 
 
 def memory_definition(memory: Memory) -> Json:
@@ -135,47 +147,54 @@ class Fold:
         cls,
         learner: Any,
         columns: Columns,
+        strategy: Strategy,
         *,
-        memory: Memory | None = None,
-        remembered: State | None = None,
         classes: tuple[Any, ...] = (),
-        seed: int = 0,
+        remembered: State | None = None,
     ) -> Fold:
         """A fold that has learned nothing.
 
         Args:
             learner: an estimator, a chain, a learner's name, or None for the default learner.
-            remembered: a state whose memory (and whose ids seen) the fold begins with.
+            strategy: its memory, retention, adaptation and seed.
             classes: classes of the target that are known beforehand.
+            remembered: a state whose memory (and whose ids seen) the fold begins with.
 
         Raises:
             SpecError: the learner cannot learn in increments, or not from these columns.
         """
-        made = as_learner(learner, columns, classes=len(classes), seed=seed)
-        labels = None
-        if made.kind == "classifier":
-            labels = Labels(sorted(classes))
-        fold = cls(columns, made, labels, None, np.random.Generator(np.random.PCG64(seed)))
-        fold._open_memory(memory, under("memory", remembered or {}))
+        seed, labels = strategy.seed, Labels(sorted(classes))
+        made = as_learner(learner, columns, classes=len(labels), seed=seed, labels=labels)
+        made = strategy.wrap(made)
+        generator = np.random.Generator(np.random.PCG64(seed))
+        fold = cls(columns, made, labels if made.kind == "classifier" else None, None, generator)
+        fold._open_memory(strategy.memory, under("memory", remembered or {}))
         fold.others = prefixed("ids", under("ids", remembered or {}))
         return fold
 
     @classmethod
-    def load(cls, state: State, learner: Any, *, memory: Memory | None = None) -> Fold:
+    def load(
+        cls, state: State, learner: Any, strategy: Strategy, *, remembered: State | None = None
+    ) -> Fold:
         """The fold that `save` saw. The learner's definition must be the one it was made with;
         the memory may be another one, which is then offered what the saved one held.
+
+        Args:
+            remembered: a state whose memory and ids seen are taken instead of this one's.
 
         Raises:
             InputError: the state is of another kind of learner.
         """
         columns = Columns.from_json(state["columns"].meta)
         labels = Labels.load(state["labels"]) if "labels" in state else None
-        made = as_learner(learner, columns, classes=len(labels or ()), seed=0)
+        count, seed = len(labels or ()), strategy.seed
+        made = as_learner(learner, columns, classes=count, seed=seed, labels=labels)
+        made = strategy.wrap(made)
         made.load(under("learner", state))
-        generator = generator_from_json(state["generator"].meta)
-        fold = cls(columns, made, labels, None, generator)
-        fold.others = prefixed("ids", under("ids", state))
-        fold._open_memory(memory, under("memory", state))
+        fold = cls(columns, made, labels, None, generator_from_json(state["generator"].meta))
+        kept = state if remembered is None else remembered
+        fold._open_memory(strategy.memory, under("memory", kept))
+        fold.others = prefixed("ids", under("ids", kept))
         return fold
 
     def save(self) -> dict[str, Part]:
@@ -194,24 +213,27 @@ class Fold:
         """Predict for every row, class codes for a classifier; changes nothing."""
         return self.learner.predict(batch)
 
-    def step(self, batch: Batch) -> Step:
-        """Test, then train: predict the rows, learn them with rows drawn from memory, offer them."""
-        known, refused = self._split_unknown(batch)
+    def step(self, batch: Batch, again: bool = False) -> Step:
+        """Test, then train: predict the rows, learn them with rows drawn from memory, offer them.
+
+        Args:
+            batch: rows with y in the target's own values.
+            again: they were learned before, in an earlier pass: they are not offered once more.
+        """
+        known, refused = self._known(batch)
         if not len(known):
             return Step(known, None, refused)
         coded = self._coded(known)
-        mixed = coded
         drawn = self._draw(len(known))
-        if drawn is not None:
-            mixed = Batch.concat([coded, self._coded(drawn)])
+        mixed = coded if drawn is None else Batch.concat([coded, self._coded(drawn)])
         prediction = self.learner.learn(mixed, score=len(coded))
-        if self.memory is not None and prediction is not None:
+        if self.memory is not None and prediction is not None and not again:
             self.memory.offer(known, self._losses(coded, prediction), self.generator)
         return Step(coded, prediction, refused)
 
     def learn(self, batch: Batch) -> None:
         """Learn rows without testing on them and without offering them to the memory."""
-        known, _ = self._split_unknown(batch)
+        known, _ = self._known(batch)
         if len(known):
             self.learner.learn(self._coded(known))
 
@@ -233,11 +255,17 @@ class Fold:
         return value if self.labels is None else self.labels.decode(value)
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> LearnerKind:
+        """What kind of learner it has."""
         return self.learner.kind
 
+    @property
+    def classes(self) -> Array:
+        """(k,) classes of the target, in the order of the columns of `Prediction.proba`."""
+        return self.decode(np.arange(len(self.labels or ())))
+
     def _open_memory(self, memory: Memory | None, saved: State) -> None:
-        """Open the memory on what was saved; another memory than the saved one is offered its rows."""
+        """Open the memory on what was saved; a memory of another kind is offered those rows."""
         if memory is None:
             return
         self.definition = memory_definition(memory)
@@ -264,9 +292,9 @@ class Fold:
             return batch
         return batch.with_y(self.labels.encode(batch.y))
 
-    def _split_unknown(self, batch: Batch) -> tuple[Batch, Batch | None]:
-        """(rows that can be learned, rows whose class the learner cannot grow by)."""
-        if self.labels is None:
+    def _known(self, batch: Batch) -> tuple[Batch, Mask | None]:
+        """(rows that can be learned, which rows have a class that the learner cannot grow by)."""
+        if self.labels is None or not len(batch):
             return batch, None
         if batch.y is None:
             raise InputError(f"{self.columns.target!r} is needed to learn, and these rows lack it")
@@ -277,7 +305,7 @@ class Fold:
         if self.learner.grow(len(self.labels) + len(fresh)):
             self.labels.extend(fresh)
             return batch, None
-        return batch.take(~unknown), batch.take(unknown)
+        return batch.take(~unknown), unknown
 
     def _losses(self, batch: Batch, prediction: Prediction) -> Floats:
         if batch.y is None:

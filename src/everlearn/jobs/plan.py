@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import os
+import secrets
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from everlearn.base import Columns, Json, canonical_json, digest_bytes
-from everlearn.data.increment import Slice
+import numpy as np
+import sqlalchemy as sa
+
+from everlearn.base import (
+    Array,
+    Columns,
+    Decision,
+    InputError,
+    Json,
+    Model,
+    SpecError,
+    canonical_json,
+    digest_bytes,
+)
+from everlearn.data.columns import resolve
+from everlearn.data.increment import Reader
+from everlearn.data.slices import Consumed, Slice
+from everlearn.data.source import Source, open_sources
+from everlearn.jobs.queue import Queue
+from everlearn.learners.adapt import as_learner, learner_kind
+from everlearn.learners.growth import can_grow
+from everlearn.registry import aliases, bundle, definitions, lineage, versions
 from everlearn.registry.config import from_config, to_config
-from everlearn.strategies.strategy import Strategy
+from everlearn.registry.definitions import Definition
+from everlearn.registry.models import model_id
+from everlearn.registry.versions import Increment, Version
+from everlearn.storage import schema
+from everlearn.storage.database import Database
+from everlearn.storage.parts import Manifest, PartStore
+from everlearn.strategies.strategy import Pretrained, Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +47,7 @@ class Plan:
     """The frozen input of a job.
 
     Args:
-        definition: id of the model's definition.
+        definition: number of the model's definition.
         base: number of the version to start from (the champion); None for the first job.
         base_digest: its state digest, "" for none.
         strategy: start, memory, chunk, passes, order, seed.
@@ -24,6 +55,7 @@ class Plan:
         classes: classes of the target that are known beforehand.
         slices: the increment, in its order.
         holdout: share of rows that is kept out of learning.
+        given: manifest of the state of a `Pretrained` start, else None.
     """
 
     definition: int
@@ -34,8 +66,10 @@ class Plan:
     classes: tuple[Any, ...]
     slices: tuple[Slice, ...]
     holdout: float
+    given: Manifest | None = None
 
     def to_json(self) -> Json:
+        """As it is kept in the job's row."""
         return {
             "definition": self.definition,
             "base": self.base,
@@ -45,27 +79,259 @@ class Plan:
             "classes": list(self.classes),
             "slices": [piece.to_json() for piece in self.slices],
             "holdout": self.holdout,
+            "given": self.given,
         }
 
     @classmethod
-    def from_json(cls, value: Json) -> Plan:
+    def from_json(cls, value: Json, source: str | None = None) -> Plan:
+        """The inverse of `to_json`; `source` is the text of the spec file, if any."""
         made = dict(value)
-        made["strategy"] = from_config(value["strategy"])
+        made["strategy"] = from_config(value["strategy"], source)
         made["columns"] = Columns.from_json(value["columns"])
         made["classes"] = tuple(value["classes"])
         made["slices"] = tuple(Slice.from_json(piece) for piece in value["slices"])
         return cls(**made)
 
     @property
+    def rows(self) -> int:
+        """Rows of the increment, before any is held out or set aside."""
+        return sum(piece.rows for piece in self.slices)
+
+    @property
     def fingerprint(self) -> str:
         """Two jobs with one fingerprint would end in the same state: same base, rows, strategy."""
-        content = [[piece.start, piece.stop, piece.digest] for piece in self.slices]
         same = {
             "base": self.base_digest,
             "strategy": to_config(self.strategy),
             "columns": asdict(self.columns),
-            "content": content,
+            "slices": [piece.fingerprint for piece in self.slices],
             "holdout": self.holdout,
             "definition": self.definition,
+            "given": {name: entry["digest"] for name, entry in (self.given or {}).items()},
         }
         return digest_bytes(canonical_json(same))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for when a job is planned.
+
+    Args:
+        data: what `open_sources` takes.
+        chunk: rows learned at a time, in place of the strategy's.
+        again: learn what was learned before once more.
+        keep: copy files into the workspace's blobs.
+        source: name of a table or an iterable.
+    """
+
+    data: Any
+    chunk: int | None = None
+    again: bool = False
+    keep: bool = False
+    source: str | None = None
+
+
+class Planner:
+    """Freezes the input of jobs and queues them.
+
+    Args:
+        parts: where the states of versions are, and what tables are spooled to.
+    """
+
+    def __init__(self, database: Database, parts: PartStore, queue: Queue) -> None:
+        self._database, self._parts, self._queue = database, parts, queue
+
+    def plan(self, name: str, definition: int, request: Request) -> int | Decision:
+        """Queue a job for what is new.
+
+        Returns:
+            The job's number, or the decision "nothing" with the reason why there is none.
+
+        Raises:
+            InputError: the data cannot be read or lacks a column.
+            ChangedError: a file was changed since it was learned.
+        """
+        sources = open_sources(request.data, blobs=self._parts.blobs, name=request.source)
+        with self._database.read() as connection:
+            made = definitions.definition(connection, name, definition)
+            base = _champion(connection, name)
+            learned = lineage.increments_of(connection, name)
+            path = set(lineage.lineage(connection, name, base.number)) if base else set()
+        model = made.model()
+        strategy = _strategy(model, request.chunk)
+        given = self._given(strategy)
+        columns = self._columns(model, made, base, sources, given)
+        known = [consumed(increment) for _, increment in learned]
+        slices = [source.slice(known, columns, request.again) for source in sources]
+        new = [piece for piece in slices if piece is not None and piece.rows]
+        if not new:
+            held = [number for number, _ in learned if number not in path]
+            return _nothing(sources, held)
+        if request.keep:
+            new = [keep(piece, self._parts.blobs.url) for piece in new]
+        plan = Plan(
+            definition=definition,
+            base=base.number if base else None,
+            base_digest=base.state_digest if base else "",
+            strategy=strategy,
+            columns=columns,
+            classes=model.schema.classes or self._classes(model, columns, base, new),
+            slices=tuple(new),
+            holdout=model.holdout,
+            given=given,
+        )
+        return self._add(name, plan, request.again)
+
+    def _given(self, strategy: Strategy) -> Manifest | None:
+        """Store the state of a `Pretrained` start, so that the file is not needed any more."""
+        if isinstance(strategy.start, Pretrained):
+            return self._parts.save(bundle.read_state(strategy.start.path))
+        if strategy.start not in ("champion", "scratch"):
+            raise SpecError(
+                "a job starts from 'champion', 'scratch' or Pretrained(file of `everlearn export`);"
+                " a state in memory is for everlearn.learn"
+            )
+        return None
+
+    def _columns(
+        self,
+        model: Model,
+        made: Definition,
+        base: Version | None,
+        sources: Sequence[Source],
+        given: Manifest | None,
+    ) -> Columns:
+        """The columns that the lineage pinned; resolved from the data for a first version, and
+        where the schema was changed since."""
+        if given is not None:
+            return Columns.from_json(self._parts.load(given)["columns"].meta)
+        if base is not None:
+            with self._database.read() as connection:
+                former = definitions.definition(connection, model.name, base.definition)
+            if "schema" not in definitions.changes(former, made):
+                return Columns.from_json(self._parts.load(base.manifest)["columns"].meta)
+        return resolved_columns(model, sources)
+
+    def _classes(
+        self, model: Model, columns: Columns, base: Version | None, new: Sequence[Slice]
+    ) -> tuple[Any, ...]:
+        """The classes of the first increment, for a learner that must know them beforehand.
+
+        This reads the increment once more; `Schema(classes=…)` saves it.
+        """
+        if base is not None or grows(model.learner, columns):
+            return ()
+        found: set[Any] = set()
+        with Reader(new, columns, chunk=65_536, blobs=self._parts.blobs) as reader:
+            for chunk in reader:
+                if chunk.batch.y is not None:
+                    found.update(set(chunk.batch.y.tolist()))
+        return tuple(sorted(found))
+
+    def _add(self, name: str, plan: Plan, again: bool) -> int | Decision:
+        """Queue the plan, unless the same fold was refused before."""
+        with self._database.write() as connection:
+            key = model_id(connection, name, lock=True)
+            refused = None if again else _refused(connection, key, plan.fingerprint)
+            if refused is not None:
+                return Decision(
+                    "nothing",
+                    "the same rows were folded into the same version before, and version "
+                    f"{refused} was refused; change the strategy, or learn them with --again",
+                )
+            return self._queue.add(connection, key, plan.to_json(), plan.fingerprint, plan.base)
+
+
+def resolved_columns(model: Model, sources: Sequence[Source]) -> Columns:
+    """The columns of a model that has learned nothing, from samples of the sources.
+
+    Raises:
+        InputError: a column of the schema is not there, or the target does not suit the learner.
+    """
+    classes = len(model.schema.classes)
+    first = resolve(model.schema, sources)
+    y = None if first.target is None else _target_sample(sources, first.target)
+    kind = learner_kind(model.learner, first, classes=classes, y=y)
+    if first.target is None:
+        return first
+    columns = resolve(model.schema, sources, kind == "classifier")
+    if kind == "regressor" and columns.target_kind == "integer":
+        return replace(columns, target_kind="number")
+    return columns
+
+
+def _target_sample(sources: Sequence[Source], target: str) -> Array:
+    columns = [source.sample().column(target).drop_null() for source in sources[:8]]
+    return np.concatenate([column.to_numpy(zero_copy_only=False) for column in columns])
+
+
+def consumed(increment: Increment) -> Consumed:
+    """What a source is recognised by that a version learned from."""
+    return Consumed.from_increment({"slice": increment.slice, "reasons": increment.reasons})
+
+
+def grows(learner: Any, columns: Columns) -> bool:
+    """Whether a learner can be told of classes after it has begun; true for one without classes."""
+    made = as_learner(learner, columns)
+    estimator = getattr(made, "estimator", None)
+    return made.kind != "classifier" or estimator is None or can_grow(estimator)
+
+
+def keep(piece: Slice, blobs_url: str) -> Slice:
+    """Copy a slice's file beside the workspace's blobs, durably, and read it there from now on.
+
+    Raises:
+        InputError: the blobs are not in a folder.
+    """
+    if not piece.location:
+        return piece
+    if "://" in blobs_url and not blobs_url.startswith("file://"):
+        raise InputError(f"--keep copies files into a folder, and the blobs are at {blobs_url}")
+    folder = Path(f"{blobs_url.removeprefix('file://')}-kept")
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / f"{piece.digest}{Path(piece.location).suffix}"
+    if not target.exists():
+        partial = target.with_suffix(f".{secrets.token_hex(4)}.partial")
+        with open(piece.location, "rb") as original, open(partial, "wb") as copy:
+            shutil.copyfileobj(original, copy, 1 << 20)
+            copy.flush()
+            os.fsync(copy.fileno())
+        os.replace(partial, target)
+    return replace(piece, location=str(target))
+
+
+def _champion(connection: sa.Connection, name: str) -> Version | None:
+    number = aliases.current(connection, name)
+    return None if number is None else versions.get(connection, name, number)
+
+
+def _strategy(model: Model, chunk: int | None) -> Strategy:
+    strategy: Strategy = model.strategy if model.strategy is not None else Strategy()
+    if not isinstance(strategy, Strategy):
+        raise SpecError(f"Model(strategy=) is an everlearn.Strategy, not {strategy!r}")
+    return strategy if chunk is None else replace(strategy, chunk=chunk)
+
+
+def _refused(connection: sa.Connection, key: int, fingerprint: str) -> int | None:
+    """The version in which a job of this fingerprint ended, if it was refused."""
+    table = schema.jobs.c
+    query = sa.select(table.version, table.decision).where(
+        table.model_id == key, table.fingerprint == fingerprint, table.state == "done"
+    )
+    for row in connection.execute(query):
+        if row.decision["action"] == "refuse":
+            return int(row.version)
+    return None
+
+
+def _nothing(sources: Sequence[Source], held: Sequence[int]) -> Decision:
+    """Nothing is new; some of it may be on hold."""
+    names = ", ".join(source.name for source in sources[:3]) + (", …" if len(sources) > 3 else "")
+    if not held:
+        return Decision("nothing", f"nothing new in {names}: all of it was learned before")
+    numbers = ", ".join(str(number) for number in sorted(set(held)))
+    return Decision(
+        "nothing",
+        f"nothing new in {names}; what the champion has not learned of it is on hold, because "
+        f"version {numbers} learned it and was refused or rolled back; --again learns it",
+    )

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from everlearn.base import Decision, Json, LeaseLostError, NotFoundError
 from everlearn.storage import schema
-from everlearn.storage.database import Database, for_update
+from everlearn.storage.database import Database
 
 OPEN = ("queued", "running", "committed")
 """States of a job that a worker still has to do something about."""
@@ -131,7 +131,12 @@ class Queue:
         self.lease_seconds = lease_seconds
 
     def add(
-        self, connection: sa.Connection, model_id: int, plan: Json, fingerprint: str, base: int | None
+        self,
+        connection: sa.Connection,
+        model_id: int,
+        plan: Json,
+        fingerprint: str,
+        base: int | None,
     ) -> int:
         """Append a job; the caller's transaction makes it visible. Returns its id."""
         row = {
@@ -172,7 +177,7 @@ class Queue:
         worker is busy with. None if there is none. Its attempts and its token grow by one."""
         with self._database.write() as connection:
             query = _select().where(schema.jobs.c.state.in_(OPEN)).order_by(schema.jobs.c.id)
-            rows = [_job(row) for row in connection.execute(for_update(query, schema.jobs))]
+            rows = [_job(row) for row in connection.execute(self._locked(query))]
             busy = {job.model_id for job in rows if _is_held(job)}
             for job in rows:
                 due = job.not_before <= now() or job_id == job.id
@@ -212,7 +217,7 @@ class Queue:
         transaction that writes for a job."""
         query = sa.select(schema.jobs.c.token, schema.jobs.c.state)
         query = query.where(schema.jobs.c.id == job.id)
-        row = connection.execute(for_update(query, schema.jobs)).one()
+        row = connection.execute(self._locked(query)).one()
         if row.token != job.token or row.state not in ("running", "committed"):
             raise LeaseLostError(
                 f"job {job.id} was taken over by another worker (token {row.token}, ours "
@@ -256,7 +261,7 @@ class Queue:
         )
 
     def fail(self, job: Job, error: str, *, retry: bool) -> str:
-        """Say that a run failed: queued again after a pause, or failed, or dead. Returns the state."""
+        """Say that a run failed. Returns the new state: queued (after a pause), failed or dead."""
         with self._database.write() as connection:
             self.fence(connection, job)
             current = self._current(connection, job.id)
@@ -298,15 +303,26 @@ class Queue:
 
     def retry(self, connection: sa.Connection, job_id: int) -> None:
         """Queue a failed or dead job again, from its last checkpoint."""
-        self._set(
-            connection, job_id, state="queued", attempts=0, not_before=0, finished_at=None, error=None
-        )
+        changes: dict[str, Any] = {"not_before": 0, "finished_at": None, "error": None}
+        self._set(connection, job_id, state="queued", attempts=0, **changes)
 
     def skip(self, connection: sa.Connection, job_id: int, reason: str) -> None:
         """Give up a job that is not running: it will not be run any more."""
         self._set(
             connection, job_id, state="skipped", error=reason, finished_at=now(), checkpoint=None
         )
+
+    def _locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
+        """The query, locking the rows of jobs that it finds. Every transaction of a job locks its
+        job before it locks its model, so that none waits for another in a circle."""
+        if self._database.dialect == "sqlite":
+            return query
+        return query.with_for_update(of=schema.jobs)
+
+    def locked_state(self, connection: sa.Connection, job_id: int) -> str:
+        """The state of a job, which no other transaction changes until this one ends."""
+        query = sa.select(schema.jobs.c.state).where(schema.jobs.c.id == job_id)
+        return str(connection.execute(self._locked(query)).scalar_one())
 
     def _current(self, connection: sa.Connection, job_id: int) -> Job:
         return _job(connection.execute(_select().where(schema.jobs.c.id == job_id)).one())

@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
+import sqlalchemy as sa
+
 from everlearn.base import (
-    Batch,
+    Columns,
     ConflictError,
     Decision,
     Json,
-    Model,
+    NotFoundError,
     Part,
+    State,
     crash_point,
     prefixed,
     state_digest,
     under,
 )
-from everlearn.data.increment import Reader, Tally
-from everlearn.evaluation.gates import try_candidate
+from everlearn.data.ids import SeenIds
+from everlearn.data.increment import Reader
+from everlearn.evaluation.gates import parts_not_finite, try_candidate
 from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.evaluation.metrics import Metrics
 from everlearn.jobs.checkpoint import Checkpoints, Pace, area_url
-from everlearn.jobs.learn import UNSEEN_CLASS, Fold, Step, learn, relive
+from everlearn.jobs.learn import ChunkLike, Fold, Step, learn, relive
 from everlearn.jobs.plan import Plan
 from everlearn.jobs.queue import Job, Queue
-from everlearn.registry.registry import Registry
+from everlearn.registry import aliases, definitions, versions
+from everlearn.registry.config import from_config, to_config
+from everlearn.registry.versions import Increment
 from everlearn.storage.blobs import Blobs
 from everlearn.storage.database import Database
 from everlearn.storage.parts import PartStore
+from everlearn.strategies.strategy import Strategy
+
+UNSEEN_CLASS = "a class that the learner cannot be told of any more"
 
 
 class Progress:
@@ -43,14 +53,14 @@ class Progress:
         checkpoints: checkpoints written by this run.
     """
 
-    def __init__(self, job: int, total: int | None) -> None:
+    def __init__(self, job: int, total: int | None, metrics: Metrics) -> None:
         self.job, self.total = job, total
         self.phase, self.rows, self.checkpoints = "learning", 0, 0
-        self._metrics: Metrics | None = None
+        self._metrics = metrics
 
     def metrics(self) -> dict[str, Any]:
         """Test-then-train metrics so far; computed when asked for."""
-        return {} if self._metrics is None else dict(self._metrics.results())
+        return dict(self._metrics.results())
 
 
 Report = Callable[[Progress], None]
@@ -93,14 +103,11 @@ class Runner:
     def __init__(
         self,
         database: Database,
-        blobs: Blobs,
+        parts: PartStore,
         queue: Queue,
-        registry: Registry,
         pace: Callable[[], Pace] = Pace,
     ) -> None:
-        self.database, self.blobs, self.queue, self.registry = database, blobs, queue, registry
-        self.parts = PartStore(blobs)
-        self.pace = pace
+        self.database, self.parts, self.queue, self.pace = database, parts, queue, pace
 
     def __call__(
         self, job: Job, check: Callable[[], None], report: Report = lambda progress: None
@@ -116,58 +123,51 @@ class Runner:
             ChangedError: a file is not the one that was planned.
         """
         resumed_from = (job.checkpoint or {}).get("rows", 0)
-        area = Blobs.open(area_url(self.blobs.url, job.id))
+        area = Blobs.open(area_url(self.parts.blobs.url, job.id))
         if job.state != "committed":
-            run = Run(self, job, Checkpoints(self.parts, area), check, report)
-            job = run.carry_out()
+            job = Run(self, job, Checkpoints(self.parts, area), check, report).carry_out()
         crash_point("job.committed")
-        result = self._act(job)
-        crash_point("job.done")
-        area.clear()
-        result.resumed_from = resumed_from
-        return result
-
-    def _act(self, job: Job) -> JobResult:
-        """Carry out the gate's decision and close the job, in one transaction."""
-        assert job.version is not None
-        decision = Decision.from_json(job.decision)
-        version = self.registry.version(job.model, job.version)
         with self.database.write() as connection:
-            decision = self._promote(connection, job, decision)
+            self.queue.fence(connection, job)
+            decision = self._promote(connection, job, Decision.from_json(job.decision))
             self.queue.finish(connection, job, decision)
-        rows = sum(item["rows"] for item in version.increments)
+        crash_point("job.done")
+        for info in list(area.list()):
+            area.delete(info.digest)
+        return self.result(self.queue.get(job.id), resumed_from)
+
+    def result(self, job: Job, resumed_from: int = 0) -> JobResult:
+        """What an ended job ended in."""
+        if job.version is None:
+            decision = Decision(job.state, job.error or f"the job is {job.state}")
+            return JobResult(job.id, None, decision)
+        with self.database.read() as connection:
+            version = versions.get(connection, job.model, job.version)
         return JobResult(
             job=job.id,
             version=job.version,
-            decision=decision,
-            rows=rows,
-            increments=version.increments,
+            decision=Decision.from_json(job.decision),
+            resumed_from=resumed_from,
+            rows=sum(item.rows for item in version.increments),
+            increments=[item.to_json() for item in version.increments],
             metrics=version.metrics,
         )
 
     def _promote(self, connection: sa.Connection, job: Job, decision: Decision) -> Decision:
         """Move the alias that the gate's decision asks for."""
         assert job.version is not None
-        aliases = self.registry.aliases
+        move = partial(aliases.move, connection, job.model, to=job.version)
         if decision.action != "pass":
-            reason = decision.reason
-            aliases.move(connection, job.model_id, "candidate", job.version, action="refuse", reason=reason)
-            return Decision("refuse", reason, decision.evidence)
-        try:
-            aliases.move(
-                connection,
-                job.model_id,
-                "champion",
-                job.version,
-                expected=job.base_version,
-                action="promote",
-                reason=decision.reason,
-            )
-        except ConflictError as conflict:
-            reason = f"passed the gate, but is not promoted: {conflict}"
-            aliases.move(connection, job.model_id, "candidate", job.version, action="hold", reason=reason)
-            return Decision("hold", reason, decision.evidence)
-        return Decision("promote", decision.reason, decision.evidence)
+            action, reason = "refuse", decision.reason
+        else:
+            try:
+                move(alias=aliases.CHAMPION, expected=job.base_version, reason=decision.reason)
+                return Decision("promote", decision.reason, decision.evidence)
+            except ConflictError as conflict:
+                action, reason = "hold", f"passed the gate, but is not promoted: {conflict}"
+        stands = aliases.current(connection, job.model, aliases.CANDIDATE)
+        move(alias=aliases.CANDIDATE, expected=stands, action=action, reason=reason)
+        return Decision(action, reason, decision.evidence)
 
 
 class Run:
@@ -183,25 +183,199 @@ class Run:
     ) -> None:
         self.runner, self.job, self.checkpoints = runner, job, checkpoints
         self.check, self.report = check, report
-        self.plan = Plan.from_json(job.plan)
-        self.model: Model = runner.registry.definition(self.plan.definition).model
+        with runner.database.read() as connection:
+            made = definitions.definition(connection, job.model, job.plan["definition"])
+            self.base = self.former = None
+            if job.base_version is not None:
+                self.base = versions.get(connection, job.model, job.base_version)
+                self.former = definitions.definition(connection, job.model, self.base.definition)
+        self.model = made.model()
+        self.plan = Plan.from_json(job.plan, made.source)
         self.pace = runner.pace()
-        self.progress = Progress(job.id, total_rows(self.plan))
-        self.relived, self.mark = 0, None
-        self.refused: dict[str, int] = {}
-        self._load()
+        self.chunk: ChunkLike | None = None
+        self.base_state = self._loaded(self.base.manifest if self.base else {})
+        self._begin()
+        self.progress = Progress(job.id, self.plan.rows, self.metrics)
+        self.progress.rows = self.rows
 
     def carry_out(self) -> Job:
         """Fold, judge, commit. Returns the job in the state "committed"."""
         strategy = self.plan.strategy
-        if not self.fold.replays:
+        if not self.fold.replays and self.mark is None:
             self.progress.phase = "memory"
-            relive(self.fold, strategy.chunk, self.relived, self._after_relived)
+            relive(self.fold, strategy.chunk, self.relived, self._after_relived, strategy.passes)
         self.progress.phase = "learning"
         with self._reader() as self.reader:
             learn(self.fold, self.reader, self._after_step)
+            increments = self._increments()
+        self.holdouts.settle()
+        self._keep_ids()
         self.progress.phase = "judging"
         self.report(self.progress)
-        decision = self._judge()
+        state = self.fold.save()
+        decision = self._judge(state)
         crash_point("job.judged")
-        return self._commit(decision)
+        return self._commit(state, increments, decision)
+
+    # --- beginning ---
+
+    def _begin(self) -> None:
+        """Load the job's checkpoint, or else what the strategy starts from."""
+        try:
+            self._resume(self.job.checkpoint)
+        except NotFoundError:  # a copied workspace has no checkpoints: the log has it all
+            self._resume(None)
+        self.seen = SeenIds(under("ids", self.fold.others))
+        self.fold.replays = self.plan.strategy.start == "champion"
+
+    def _resume(self, checkpoint: Json) -> None:
+        self.relived, self.mark, self.rows = 0, None, 0
+        if checkpoint is None:
+            self.fold = self._start()
+            self.metrics = Metrics(self.fold.kind)
+            kept = self.base.holdouts if self.base and self._same_columns() else {}
+            self.holdouts = HoldOuts.load(self._loaded(kept))
+            return
+        state = self.checkpoints.load(checkpoint)
+        self.fold = Fold.load(under("fold", state), self.model.learner, self.plan.strategy)
+        self.metrics = Metrics.load(state["metrics"])
+        self.holdouts = HoldOuts.load(under("holdouts", state))
+        self.relived, self.rows, self.mark = (checkpoint[k] for k in ("relived", "rows", "mark"))
+
+    def _start(self) -> Fold:
+        """What the strategy starts from: the champion, a given state, or nothing. What memory and
+        log position say comes from the champion in any case, unless the schema is another."""
+        plan, learner = self.plan, self.model.learner
+        base = self.base_state if self._same_columns() else {}
+        if plan.given is not None:
+            return Fold.load(self._loaded(plan.given), learner, plan.strategy, remembered=base)
+        if plan.strategy.start == "champion" and base:
+            return Fold.load(base, learner, plan.strategy)
+        return Fold.new(learner, plan.columns, plan.strategy, classes=plan.classes, remembered=base)
+
+    def _same_columns(self) -> bool:
+        state = self.base_state
+        return bool(state) and Columns.from_json(state["columns"].meta) == self.plan.columns
+
+    def _loaded(self, manifest: Json) -> dict[str, Part]:
+        return self.runner.parts.load(manifest)
+
+    def _reader(self) -> Reader:
+        plan, strategy = self.plan, self.plan.strategy
+        return Reader(
+            plan.slices,
+            plan.columns,
+            chunk=strategy.chunk,
+            order=strategy.order,
+            passes=strategy.passes,
+            seed=strategy.seed,
+            holdout=plan.holdout,
+            seen=self.seen,
+            blobs=self.runner.parts.blobs,
+            after=self.mark,
+        )
+
+    # --- while learning ---
+
+    def _after_relived(self, rows: int) -> None:
+        self.relived = rows
+        self._after_chunk(0)
+
+    def _after_step(self, chunk: ChunkLike, step: Step) -> None:
+        """Measure what a chunk did; keep its hold-out rows; write a checkpoint if one is due."""
+        self.chunk = chunk
+        if chunk.number > 1:
+            self._after_chunk(0)
+            return
+        if step.prediction is not None:
+            self.metrics.add(step.batch.y, step.prediction)
+        if step.refused is not None:
+            self.reader.refuse(step.refused, UNSEEN_CLASS)
+        self.holdouts.add(chunk.held)
+        self._after_chunk(len(step.batch))
+
+    def _after_chunk(self, rows: int) -> None:
+        self.check()
+        self.rows += rows
+        self.progress.rows = self.rows
+        if self.pace.is_due(self.rows):
+            self._checkpoint()
+        self.report(self.progress)
+
+    def _checkpoint(self) -> None:
+        """Write a version not yet published, from which the job can go on."""
+        self.pace.begin()
+        self._keep_ids()
+        state = prefixed("fold", self.fold.save())
+        state |= prefixed("holdouts", self.holdouts.save())
+        state["metrics"] = self.metrics.save()
+        progress = {
+            "rows": self.rows,
+            "relived": self.relived,
+            "mark": self.mark if self.chunk is None else self.chunk.mark,
+        }
+        self.checkpoints.save(self.runner.queue, self.job, state, progress)
+        self.progress.checkpoints += 1
+        self.pace.end(self.rows)
+
+    def _keep_ids(self) -> None:
+        if self.plan.columns.id is not None:
+            self.fold.others = prefixed("ids", self.seen.save())
+
+    # --- the end ---
+
+    def _increments(self) -> list[Increment]:
+        """What was consumed of each source, as the reader counted it."""
+        return [
+            Increment(slice=piece.to_json(), **tally.to_json())
+            for piece, tally in zip(self.plan.slices, self.reader.tallies, strict=True)
+        ]
+
+    def _judge(self, state: State) -> Decision:
+        """Whether the candidate is good enough, by the hold-outs and the model's gate."""
+        broken = parts_not_finite(state)
+        if broken:
+            reason = f"the learner diverged: {', '.join(broken)} are not finite"
+            return Decision("refuse", reason)
+        champion = None
+        if self.base is not None and self.former is not None and self._same_columns():
+            made: Strategy = from_config(self.base.strategy, self.former.source)
+            learner = self.former.section("learner")
+            champion = Fold.load(self.base_state, learner, replace(made, memory=None))
+        return try_candidate(
+            self.fold, champion, self.holdouts, self.model.gate, columns=self.plan.columns
+        )
+
+    def _commit(self, state: State, increments: list[Increment], decision: Decision) -> Job:
+        """Make the version: its blobs first, then, in one transaction, its row and the job's."""
+        parts, queue = self.runner.parts, self.runner.queue
+        manifest = parts.save(state, known=self.base.manifest if self.base else None)
+        held = parts.save(self.holdouts.save(), known=self.base.holdouts if self.base else None)
+        crash_point("job.saved")
+        with self.runner.database.write() as connection:
+            queue.fence(connection, self.job)
+            number = versions.add(
+                connection,
+                self.job.model,
+                parent=self.job.base_version,
+                definition=self.plan.definition,
+                strategy=to_config(self.plan.strategy),
+                state_digest=state_digest(state),
+                manifest=manifest,
+                holdouts=held,
+                metrics=self._measured(decision),
+                decision=decision,
+                increments=increments,
+                job_id=self.job.id,
+            )
+            queue.commit(connection, self.job, number, decision)
+            crash_point("job.committing")
+        return queue.get(self.job.id)
+
+    def _measured(self, decision: Decision) -> Json:
+        """Metrics before learning each chunk, and those on the hold-outs that were judged."""
+        found = dict(self.metrics.results())
+        evidence = decision.evidence
+        return found | {
+            name: evidence[name] for name in ("recent", "historical") if name in evidence
+        }

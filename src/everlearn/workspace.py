@@ -1,0 +1,447 @@
+"""The workspace: the only place that wires storage, registry, jobs and data together."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import sqlalchemy as sa
+
+from everlearn.base import ConflictError, Decision, InputError, Json, Model, NotFoundError
+from everlearn.data.answers import read_rows, restored
+from everlearn.data.compiler import compile_rows
+from everlearn.evaluation.holdouts import HoldOuts
+from everlearn.evaluation.trial import hold_trial
+from everlearn.jobs.learn import Fold
+from everlearn.jobs.plan import Planner, Request
+from everlearn.jobs.queue import OPEN, Job, Queue, worker_name
+from everlearn.jobs.run import JobResult, Report, Runner
+from everlearn.jobs.worker import attempt, work
+from everlearn.registry import aliases, bundle, definitions, versions
+from everlearn.registry.config import from_config
+from everlearn.registry.diff import diff
+from everlearn.registry.models import names
+from everlearn.registry.retention import DAY, Retention, collect, retain
+from everlearn.storage.blobs import Blobs
+from everlearn.storage.copy import backup, copy_workspace
+from everlearn.storage.database import Database
+from everlearn.storage.parts import PartStore
+
+DEFAULT = ".everlearn"
+DATABASE_NAME, BLOBS_NAME = "everlearn.db", "blobs"
+
+
+def open(location: str | os.PathLike[str] = DEFAULT, *, create: bool = True) -> Workspace:
+    """Open a workspace; it is made if it is not there.
+
+    Args:
+        location: a folder (SQLite and a folder of blobs in it), or the URL of a PostgreSQL
+            database that says where the blobs are:
+            ``postgresql://user@host/db?blobs=s3://bucket/prefix`` (or ``?blobs=/folder``).
+        create: make it if it is not there.
+
+    Raises:
+        InputError: a URL that does not say where the blobs are.
+        NotFoundError: there is none, and `create` is false.
+        StorageError: it was made by a newer release, or cannot be reached.
+    """
+    database_url, blobs_url = places(location)
+    if not create and "://" not in os.fspath(location) and not Path(location).is_dir():
+        raise NotFoundError(f"there is no workspace at {os.fspath(location)!r}")
+    database = Database.open(database_url, create=create)
+    return Workspace(database, Blobs.open(blobs_url))
+
+
+def places(location: str | os.PathLike[str]) -> tuple[str, str]:
+    """(URL of the database, URL of the blobs) of a workspace's location."""
+    text = os.fspath(location)
+    if "://" not in text:
+        folder = Path(text).absolute()
+        return f"sqlite:///{folder / DATABASE_NAME}", str(folder / BLOBS_NAME)
+    parts = urlsplit(text)
+    query = dict(parse_qsl(parts.query))
+    blobs_url = query.pop("blobs", None)
+    if not blobs_url:
+        raise InputError(
+            f"{text!r} does not say where the blobs are: add ?blobs=s3://bucket/prefix or"
+            " ?blobs=/folder"
+        )
+    return urlunsplit(parts._replace(query=urlencode(query))), blobs_url
+
+
+class Workspace:
+    """One database and one blob store. Safe for many processes; use one object a thread.
+
+    Args:
+        database, blobs: opened stores; `everlearn.open` opens both from one location.
+        lease_seconds: how long a worker may be silent before its job is taken over.
+    """
+
+    def __init__(self, database: Database, blobs: Blobs, *, lease_seconds: float = 30.0) -> None:
+        self.database, self.blobs = database, blobs
+        self.parts = PartStore(blobs)
+        self.queue = Queue(database, lease_seconds)
+        self.runner = Runner(database, self.parts, self.queue)
+        self.planner = Planner(database, self.parts, self.queue)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections to the database."""
+        self.database.close()
+
+    def model(self, definition: Model | str | os.PathLike[str]) -> ModelHandle:
+        """A model of this workspace.
+
+        Args:
+            definition: a `Model`, whose definition is stored if it changed; the path of a file
+                that defines one (``flights.py``); or the name of a model that is stored already.
+
+        Raises:
+            NotFoundError: there is no model of this name.
+            SpecError: the file raises or defines no model, the model cannot be rebuilt, or its
+                learner or schema changed and its strategy does not start from scratch.
+        """
+        source = None
+        if not isinstance(definition, Model):
+            text = os.fspath(definition)
+            if not text.endswith(".py"):
+                with self.database.read() as connection:
+                    stored = definitions.definition(connection, text)
+                return ModelHandle(self, text, stored.number)
+            definition, source = definitions.load_spec(text)
+        with self.database.write() as connection:
+            made = definitions.define(connection, definition, source)
+        return ModelHandle(self, definition.name, made.number)
+
+    # --- jobs ---
+
+    def jobs(self, model: str | None = None) -> list[Job]:
+        """All jobs, in the order of their ids; of one model or of all."""
+        return self.queue.jobs(model)
+
+    def job(self, number: int) -> Job:
+        """One job. Raises `NotFoundError`."""
+        return self.queue.get(number)
+
+    def retry(self, number: int) -> None:
+        """Queue a failed, dead or skipped job again, from its last checkpoint.
+
+        Raises:
+            ConflictError: it is queued or running, or done.
+        """
+        self._change(number, ("failed", "dead", "skipped"), "retried", self.queue.retry)
+
+    def skip(self, number: int, reason: str = "skipped by an operator") -> None:
+        """Give up a job that is not running; what it would have learned stays unlearned.
+
+        Raises:
+            ConflictError: it is running, or ended.
+        """
+        allowed = ("queued", "failed", "dead")
+        self._change(number, allowed, "skipped", lambda at, job: self.queue.skip(at, job, reason))
+
+    def run(self, number: int, report: Report = lambda progress: None) -> JobResult:
+        """Carry out one job here, or, if another worker has it, wait for its result.
+
+        Raises:
+            InputError, SpecError: the job's input is wrong; it is failed.
+            EverlearnError: the job failed and will be tried again.
+        """
+        name = worker_name()
+        while (job := self.queue.claim(name, number)) is None:
+            found = self.queue.get(number)
+            if found.state not in OPEN:
+                return self.runner.result(found)
+            time.sleep(0.2)
+        with attempt(self.queue, job) as heart:
+            return self.runner(job, heart.check, report)
+
+    def work(
+        self,
+        *,
+        once: bool = False,
+        stop: threading.Event | None = None,
+        report: Callable[[Job, JobResult | None, str | None], None] = lambda *args: None,
+    ) -> int:
+        """Be a worker: carry out jobs until `stop` is set, or with `once` until none is due."""
+        return work(self.queue, self.runner, once=once, stop=stop, report=report)
+
+    def _change(
+        self,
+        number: int,
+        allowed: tuple[str, ...],
+        verb: str,
+        change: Callable[[sa.Connection, int], None],
+    ) -> None:
+        self.queue.get(number)
+        with self.database.write() as connection:
+            state = self.queue.locked_state(connection, number)
+            if state not in allowed:
+                raise ConflictError(f"job {number} is {state} and cannot be {verb} now")
+            change(connection, number)
+
+    # --- upkeep ---
+
+    def gc(
+        self, dry_run: bool = False, *, retention: Retention | None = None, grace: float = DAY
+    ) -> Json:
+        """Drop the states that the retention policy does not keep, and remove unused blobs.
+
+        Args:
+            dry_run: only say what would be removed.
+            retention: which versions keep their state; None keeps all.
+            grace: seconds; younger blobs stay, because somebody may be about to name them.
+
+        Returns:
+            JSON: the collection's counts, and the versions dropped per model.
+        """
+        dropped: dict[str, list[int]] = {}
+        for name in self.model_names() if retention is not None else ():
+            assert retention is not None
+            with self.database.write() as connection:
+                dropped[name] = retain(connection, name, retention, dry_run=dry_run)
+        found = collect(self.database, self.blobs, grace=grace, dry_run=dry_run)
+        return found.to_json() | {"dropped": dropped}
+
+    def model_names(self) -> list[str]:
+        """Names of all models, sorted."""
+        with self.database.read() as connection:
+            return names(connection)
+
+    def import_version(self, path: str | os.PathLike[str], *, trust: bool = False) -> Json:
+        """Add a version that `ModelHandle.export` wrote. It serves once it is promoted."""
+        model, number = bundle.import_(self.database, self.parts, path, trust=trust)
+        return {"model": model, "number": number}
+
+    def copy(self, database: str, blobs: str) -> Json:
+        """Copy everything into another, empty workspace, verified."""
+        target = Database.open(database)
+        try:
+            report = copy_workspace(self.database, self.blobs, target, Blobs.open(blobs))
+        finally:
+            target.close()
+        return report.to_json()
+
+    def backup(self, folder: str | os.PathLike[str]) -> Json:
+        """Copy everything, while it is in use, into a folder that is a workspace of its own."""
+        report = backup(
+            self.database, self.blobs, folder, database_name=DATABASE_NAME, blobs_name=BLOBS_NAME
+        )
+        return report.to_json()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a version answers for one row.
+
+    Args:
+        value: the predicted class or value, as the target has it.
+        probabilities: class → probability; None where the learner has none.
+        version: the number of the version that answered.
+    """
+
+    value: Any
+    probabilities: dict[Any, float] | None
+    version: int
+
+
+class ModelHandle:
+    """One model of a workspace; made by `Workspace.model`.
+
+    Attributes:
+        name: of the model.
+        definition: number of its definition.
+    """
+
+    def __init__(self, workspace: Workspace, name: str, definition: int) -> None:
+        self.workspace, self.name, self.definition = workspace, name, definition
+        self._served: tuple[int, Fold] | None = None
+
+    def train(
+        self,
+        data: Any,
+        *,
+        chunk: int | None = None,
+        again: bool = False,
+        keep: bool = False,
+        source: str | None = None,
+        progress: Report = lambda progress: None,
+    ) -> JobResult:
+        """Learn what is new in `data`, judge the candidate, and promote it if it passes.
+
+        A job of this model that was left unfinished is finished first. Called again after a kill,
+        it goes on from its last checkpoint.
+
+        Args:
+            data: what `open_sources` takes: paths and globs, frames, tables, arrays, iterables.
+            chunk: rows learned at a time, in place of the strategy's.
+            again: learn what was learned before once more.
+            keep: copy files into the workspace, so that they may be moved away.
+            source: name of a table or an iterable, by which a longer one is recognised.
+            progress: called after every chunk.
+
+        Returns:
+            What became of it; its decision is "nothing" where there was nothing new.
+
+        Raises:
+            InputError: the data cannot be read, or lacks a column; nothing was learned.
+            ChangedError: a file was changed since it was learned.
+        """
+        unfinished = [job.id for job in self.workspace.queue.jobs(self.name, OPEN)]
+        results = [self.workspace.run(number, progress) for number in unfinished]
+        planned = self.plan(data, chunk=chunk, again=again, keep=keep, source=source)
+        if isinstance(planned, int):
+            return self.workspace.run(planned, progress)
+        return results[-1] if results else JobResult(None, None, planned)
+
+    def plan(
+        self,
+        data: Any,
+        *,
+        chunk: int | None = None,
+        again: bool = False,
+        keep: bool = False,
+        source: str | None = None,
+    ) -> int | Decision:
+        """Queue a job for what is new in `data`, for a worker to carry out.
+
+        Returns:
+            The job's number, or the decision "nothing" with the reason why there is none.
+        """
+        request = Request(data, chunk=chunk, again=again, keep=keep, source=source)
+        return self.workspace.planner.plan(self.name, self.definition, request)
+
+    def predict(self, rows: Any, *, version: int | None = None) -> Answer | list[Answer]:
+        """Predict for a dict, a list of dicts, a table, a data frame or a file of rows.
+
+        Args:
+            version: number of the version that answers; the champion unless given.
+
+        Returns:
+            One answer for a dict, else a list.
+
+        Raises:
+            NotFoundError: there is no such version, or no champion yet.
+            InputError: a name that is no column, or a value that is not of its kind.
+        """
+        number, fold = self._fold(version)
+        if isinstance(rows, str | os.PathLike):
+            rows = read_rows(rows)
+        batch = compile_rows(rows, fold.columns)
+        prediction = fold.predict(batch)
+        values = restored(fold.decode(prediction.value), fold.columns)
+        classes = restored(fold.classes, fold.columns)
+        answers = [
+            Answer(
+                value,
+                None
+                if prediction.proba is None
+                else dict(zip(classes, prediction.proba[row].tolist(), strict=True)),
+                number,
+            )
+            for row, value in enumerate(values)
+        ]
+        return answers[0] if isinstance(rows, Mapping) else answers
+
+    # --- versions ---
+
+    def versions(self) -> list[Json]:
+        """All versions in the order of their numbers, as JSON."""
+        with self._read() as connection:
+            return [item.to_json() for item in versions.list_versions(connection, self.name)]
+
+    def history(self) -> list[Json]:
+        """All moves of all aliases, oldest first, as JSON."""
+        with self._read() as connection:
+            return [item.to_json() for item in aliases.history(connection, self.name)]
+
+    def champion(self) -> int | None:
+        """The number of the version that serves, or None."""
+        with self._read() as connection:
+            return aliases.current(connection, self.name)
+
+    def rollback(self, to: int | None = None) -> Json:
+        """Make an earlier champion champion again, with its memory and its position in the log.
+
+        Args:
+            to: its number; the champion before the present one unless given.
+
+        Raises:
+            InputError: there is nothing to go back to.
+        """
+        with self.workspace.database.write() as connection:
+            return aliases.rollback(connection, self.name, to).to_json()
+
+    def promote(self, number: int, *, reason: str | None = None) -> Json:
+        """Make a version champion by hand, whatever the gate said of it.
+
+        Raises:
+            NotFoundError: there is no such version, or its state was removed.
+        """
+        said = reason or "promoted by hand"
+        with self.workspace.database.write() as connection:
+            stands = aliases.current(connection, self.name)
+            return aliases.move(
+                connection, self.name, aliases.CHAMPION, number, expected=stands, reason=said
+            ).to_json()
+
+    def diff(self, a: int, b: int) -> Json:
+        """What differs between two versions: metrics, what was learned, churn on the hold-outs."""
+        with self._read() as connection:
+            both = [versions.get(connection, self.name, number) for number in (a, b)]
+        found = None
+        if all(version.dropped_at is None for version in both):
+            held = max(both, key=lambda version: version.number).holdouts
+            rows = HoldOuts.load(self.workspace.parts.load(held))
+            found = hold_trial(self._load(b), self._load(a), rows).churn(slice(None))
+        with self._read() as connection:
+            return diff(connection, self.name, a, b, churn=found).to_json()
+
+    def export(self, number: int, path: str | os.PathLike[str]) -> Path:
+        """Write one version, whole and verified, into one file."""
+        return bundle.export(self.workspace.database, self.workspace.parts, self.name, number, path)
+
+    def load(self, version: int | None = None) -> Fold:
+        """The state of a version, every digest verified; the champion's unless given."""
+        return self._fold(version)[1]
+
+    def _fold(self, version: int | None) -> tuple[int, Fold]:
+        """(number, fold) of a version; the one used last is kept in memory."""
+        with self._read() as connection:
+            number = version or aliases.require_champion(connection, self.name)
+        if self._served is None or self._served[0] != number:
+            self._served = (number, self._load(number))
+        return self._served
+
+    def _load(self, number: int) -> Fold:
+        with self._read() as connection:
+            versions.check_exists(connection, self.name, number, whole=True)
+            found = versions.get(connection, self.name, number)
+            made = definitions.definition(connection, self.name, found.definition)
+        state = self.workspace.parts.load(found.manifest)
+        for name, part in state.items():
+            if not name.startswith("memory/"):
+                _ = part.arrays
+        strategy = replace(from_config(found.strategy, made.source), memory=None)
+        return Fold.load(state, made.model().learner, strategy)
+
+    def _read(self) -> AbstractContextManager[sa.Connection]:
+        return self.workspace.database.read()
