@@ -27,13 +27,13 @@ class Segment(Protocol):
     """Consecutive rows to learn, given out from front to back, with what lies between them."""
 
     @property
-    def size(self) -> int:
-        """How many rows to learn it has in all."""
+    def given(self) -> int:
+        """How many rows to learn were given out."""
         ...
 
     @property
     def left(self) -> int:
-        """How many of them were not given out yet."""
+        """How many rows to learn are still to be given out."""
         ...
 
     def take(self, n: int, account: Account | None) -> tuple[Batch, Batch | None]:
@@ -44,12 +44,12 @@ class Segment(Protocol):
         """The held-out rows after the last row to learn; all that is left is counted."""
         ...
 
-    def empty(self) -> Batch:
-        """A batch of no rows, with the columns of those to learn."""
-        ...
-
     def position(self) -> Json:
         """Where reading goes on after what was given out."""
+        ...
+
+    def origins(self, start: int, stop: int) -> tuple[Ints, Ints]:
+        """Slice number and source row of each of the rows to learn from `start` to `stop` - 1."""
         ...
 
 
@@ -87,10 +87,6 @@ class Block:
     cursor: int = 0  # rows of the source
 
     @property
-    def size(self) -> int:
-        return len(self.learn_at)
-
-    @property
     def left(self) -> int:
         return len(self.learn_at) - self.given
 
@@ -125,8 +121,9 @@ class Block:
         counts[HELD] += high - low
         return self.held.take(slice(low, high)) if low < high else None
 
-    def empty(self) -> Batch:
-        return self.learn.take(slice(0, 0))
+    def origins(self, start: int, stop: int) -> tuple[Ints, Ints]:
+        rows = self.learn_at[start:stop] + self.first
+        return np.full(len(rows), self.part), rows
 
     def position(self) -> Json:
         last = self.cursor - 1

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from everlearn.base import NO_TIME, Array, Batch, Columns, Floats, Hashes, InputError, Ints
+from everlearn.base import Array, Batch, Columns, Floats, Hashes, InputError, Ints
 from everlearn.data.convert import Mask, to_categories, to_numbers, to_target, to_times
 from everlearn.data.guards import Refusals, check
 from everlearn.data.hashing import combine, hash_rows, hash_texts
@@ -71,26 +71,23 @@ class Compiler:
         if not self._absent:
             require(wanted(columns, features_only=not self._label), table.schema.names, "the table")
         refusals = Refusals(n, unread)
-        numbers = self._numbers(table, refusals)
-        categories = np.zeros((n, len(columns.categories)), np.uint64)
-        for j, name in enumerate(columns.categories):
-            categories[:, j] = to_categories(self._column(table, name), name)
-        times = np.zeros((n, len(columns.times)), np.int64)
-        for j, name in enumerate(columns.times):
-            times[:, j] = self._times(table, name, refusals)
+        numbers = [self._number(table, name, refusals) for name in columns.numbers]
+        categories = [to_categories(self._column(table, name), name) for name in columns.categories]
+        times = [self._times(table, name, refusals) for name in columns.times]
         event = self._event_time(table, times, refusals)
-        rows = hash_rows(numbers, categories, times, *([] if event is None else [event]))
+        extra = [event] if event is not None and columns.time not in columns.times else []
+        rows = hash_rows([*numbers, *categories, *times, *extra], n)
         batch = Batch(
-            numbers=numbers,
-            categories=categories,
-            times=times,
+            numbers=interleave(numbers, n, np.float64),
+            categories=interleave(categories, n, np.uint64),
+            times=interleave(times, n, np.int64),
             y=self._target(table, refusals) if self._label else None,
             ids=self._hash(table, columns.id) if columns.id else rows,
             time=event,
             label_time=self._label_time(table, refusals),
             key=self._hash(table, columns.key) if columns.key else None,
         )
-        check(batch, columns, refusals, label=self._label)
+        check(batch, refusals, label=self._label)
         return Compiled(batch, refusals.reasons, _content(batch, rows))
 
     # each of the following reads one kind of column
@@ -101,26 +98,25 @@ class Compiler:
             return pa.nulls(table.num_rows)
         return table.column(index)
 
-    def _numbers(self, table: pa.RecordBatch, refusals: Refusals) -> Floats:
-        names = self.columns.numbers
-        read = []
-        for name in names:
-            values, bad = to_numbers(self._column(table, name), name)
-            refusals.mark(bad, f"column {name!r}: not a number")
-            read.append(values)
-        return interleave(read, table.num_rows)
+    def _number(self, table: pa.RecordBatch, name: str, refusals: Refusals) -> Floats:
+        values, bad = to_numbers(self._column(table, name), name)
+        refusals.mark(bad, f"column {name!r}: not a number")
+        refusals.mark_infinite(values, name)
+        return values
 
     def _times(self, table: pa.RecordBatch, name: str, refusals: Refusals) -> Ints:
         times, bad = to_times(self._column(table, name), name)
         refusals.mark(bad, f"column {name!r}: not a time")
         return times
 
-    def _event_time(self, table: pa.RecordBatch, times: Ints, refusals: Refusals) -> Ints | None:
+    def _event_time(
+        self, table: pa.RecordBatch, times: Sequence[Ints], refusals: Refusals
+    ) -> Ints | None:
         name = self.columns.time
         if name is None:
             return None
         if name in self.columns.times:
-            return np.ascontiguousarray(times[:, self.columns.times.index(name)])
+            return times[self.columns.times.index(name)]
         return self._times(table, name, refusals)
 
     def _label_time(self, table: pa.RecordBatch, refusals: Refusals) -> Ints | None:
@@ -141,13 +137,13 @@ class Compiler:
         return to_categories(self._column(table, name), name)
 
 
-def interleave(columns: Sequence[Floats], n: int) -> Floats:
+def interleave(columns: Sequence[Array], n: int, dtype: Any) -> Array:
     """(n, p) C-contiguous matrix of p columns, filled in blocks that stay in the cache."""
     if len(columns) == 1:
         return np.ascontiguousarray(columns[0]).reshape(n, 1)
-    out = np.empty((n, len(columns)))
+    out = np.empty((n, len(columns)), dtype)
     step = max(256, 65_536 // max(len(columns), 1))
-    for start in range(0, n, step):
+    for start in range(0, n if columns else 0, step):
         block = out[start : start + step]
         for j, column in enumerate(columns):
             block[:, j] = column[start : start + step]
@@ -257,9 +253,11 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def missing_times(n: int) -> Ints:
-    """(n,) of `NO_TIME`."""
-    return np.full(n, NO_TIME)
+def empty_batch(columns: Columns) -> Batch:
+    """A batch of no rows with these columns."""
+    arrays = [pa.array([], pa.null()) for _ in wanted(columns)]
+    table = pa.RecordBatch.from_arrays(arrays, names=wanted(columns))
+    return Compiler(columns).compile(table).batch
 
 
 def refused_mask(compiled: Compiled) -> Mask | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from everlearn.base import NO_TIME, Batch, Columns
+from everlearn.base import NO_TIME, Batch, Floats
 from everlearn.data.convert import Mask
 
 EXAMPLES = 20
@@ -32,15 +32,16 @@ class Refusals:
         for row in np.flatnonzero(mask).tolist():
             self.reasons.setdefault(row, reason)
 
+    def mark_infinite(self, values: Floats, name: str) -> None:
+        """Refuse the rows in which a column of numbers (n,) is infinite."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = values.sum()
+        if not np.isfinite(total):
+            self.mark(np.isinf(values), f"column {name!r}: infinite")
 
-def check(batch: Batch, columns: Columns, refusals: Refusals, *, label: bool) -> None:
-    """Refuse rows with infinite numbers, without their event time, or with impossible times."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        total = batch.numbers.sum()
-    if not np.isfinite(total):
-        infinite = np.isinf(batch.numbers)
-        for j in np.flatnonzero(infinite.any(axis=0)):
-            refusals.mark(infinite[:, j], f"column {columns.numbers[j]!r}: infinite")
+
+def check(batch: Batch, refusals: Refusals, *, label: bool) -> None:
+    """Refuse rows with an infinite target, without their event time, or with impossible times."""
     if batch.y is not None and batch.y.dtype != object:
         refusals.mark(np.isinf(batch.y), "target infinite")
     if batch.time is not None and label:

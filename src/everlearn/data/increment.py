@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from everlearn.base import Batch, Columns, InputError, Json
+import numpy as np
+
+from everlearn.base import Batch, Columns, InputError, Ints, Json, State
 from everlearn.data.ahead import ReadAhead
+from everlearn.data.arrange import Window, arrange
 from everlearn.data.blocks import BlockReader, Segment
-from everlearn.data.compiler import wanted
+from everlearn.data.compiler import empty_batch, wanted
+from everlearn.data.convert import Mask
 from everlearn.data.ids import SeenIds
-from everlearn.data.order import Order, arrange, check_order
+from everlearn.data.order import Order, check_order
 from everlearn.data.slices import Consumed, Slice, require
 from everlearn.data.tally import Account, Snapshot, Tally
 
@@ -23,28 +27,50 @@ class Chunk:
     Args:
         batch: the rows to learn, in order.
         held: rows kept out of learning, or None.
-        passed: number of the pass, from 1.
+        number: of the pass, from 1.
+        position: where reading goes on.
+        origins: the segments from which its rows came, with the first and one past the last row.
+        account: in which the chunk's rows are counted.
     """
 
-    __slots__ = ("_position", "_snapshot", "batch", "held", "passed")
+    __slots__ = ("_account", "_origins", "_position", "_snapshot", "batch", "held", "number")
 
     def __init__(
-        self, batch: Batch, held: Batch | None, passed: int, position: Json, snapshot: Snapshot
+        self,
+        batch: Batch,
+        held: Batch | None,
+        number: int,
+        position: Json,
+        origins: list[tuple[Segment, int, int]],
+        account: Account,
     ) -> None:
-        self.batch, self.held, self.passed = batch, held, passed
-        self._position, self._snapshot = position, snapshot
+        self.batch, self.held, self.number = batch, held, number
+        self._position, self._origins, self._account = position, origins, account
+        self._snapshot: Snapshot | None = None
 
     def __len__(self) -> int:
         return len(self.batch)
 
     @property
     def mark(self) -> Json:
-        """JSON that `Reader(after=…)` takes: everything up to here was given out."""
-        return {
-            "pass": self.passed,
-            "position": self._position,
-            "account": self._snapshot.to_json(),
-        }
+        """JSON that `Reader(after=…)` takes: everything up to here was given out.
+
+        Made when it is asked for: ask only where it is kept.
+        """
+        snapshot = self._snapshot or self._account.snapshot()
+        return {"pass": self.number, "position": self._position, "account": snapshot.to_json()}
+
+    def origins(self) -> tuple[Ints, Ints]:
+        """(n,) slice number and source row of each row to learn."""
+        pairs = [segment.origins(start, stop) for segment, start, stop in self._origins]
+        none = np.zeros(0, np.int64)
+        parts, rows = (np.concatenate([none, *(pair[k] for pair in pairs)]) for k in (0, 1))
+        return parts, rows
+
+    def freeze(self) -> None:
+        """Keep the account as it is now: a later chunk is about to be counted."""
+        if self._snapshot is None:
+            self._snapshot = self._account.snapshot()
 
 
 class Reader:
@@ -62,8 +88,8 @@ class Reader:
         passes: how often the rows are gone over.
         seed: of the shuffling, where the order has none of its own.
         holdout: share of rows that are kept out of learning.
-        seen: ids of the lineage; new ones are added as chunks are given out. Needed where
-            `columns.id` is set, to recognise duplicates.
+        seen: ids of the lineage (or their saved state); new ones are added as chunks are given
+            out, and settled when the last chunk was. Used where `columns.id` is set.
         blobs: where spooled rows are.
         after: the mark of the chunk after which reading goes on.
         read_ahead: read and compile in a thread of its own.
@@ -79,11 +105,11 @@ class Reader:
         columns: Columns,
         *,
         chunk: int = 1000,
-        order: Order = "stream",
+        order: Any = "stream",
         passes: int = 1,
         seed: int = 0,
         holdout: float = 0.0,
-        seen: SeenIds | None = None,
+        seen: SeenIds | State | None = None,
         blobs: Any = None,
         after: Json = None,
         read_ahead: bool = True,
@@ -94,14 +120,14 @@ class Reader:
         for part in slices:
             require(wanted(columns), part.names, part.source)
         self.slices, self.columns = slices, columns
-        self._chunk, self._passes, self._order = chunk, passes, order
-        self._account = Account(slices, after["account"] if after else None)
-        self._seen = seen if seen is not None or columns.id is None else SeenIds()
-        copy = None if self._seen is None else self._seen.copy()
-        self._blocks = BlockReader(slices, columns, blobs, holdout, copy)
-        self._first_pass = after["pass"] if after else 1
-        self._position = after["position"] if after else None
+        self.seen = seen if isinstance(seen, SeenIds) else SeenIds(seen)
+        self._chunk_rows, self._passes = chunk, passes
+        self._order: Order = order
         self._seed = seed
+        self._account = Account(slices, after["account"] if after else None)
+        self._blocks = BlockReader(slices, columns, blobs, holdout, self.seen.copy())
+        self._after = after
+        self._last: Chunk | None = None
         self._ahead = ReadAhead(self._segments(), threaded=read_ahead)
         self._chunks = self._cut()
 
@@ -109,17 +135,25 @@ class Reader:
         return self
 
     def __next__(self) -> Chunk:
+        if self._last is not None:
+            self._last.freeze()
         try:
-            return next(self._chunks)
+            self._last = next(self._chunks)
         except BaseException:
             self.close()
             raise
+        return self._last
 
     def __enter__(self) -> Reader:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    @property
+    def is_first_pass(self) -> bool:
+        """Whether the chunk that was given out last belongs to the first pass."""
+        return self._last is None or self._last.number == 1
 
     @property
     def tallies(self) -> list[Tally]:
@@ -131,16 +165,32 @@ class Reader:
         """Rows of the sources that were gone over in the first pass, as of the last chunk."""
         return int(self._account.counts[:, :4].sum())
 
+    def refuse(self, rows: Mask, reason: str) -> None:
+        """Set aside rows (n,) of the last chunk that the learner could not learn.
+
+        They are counted under `reason` instead of as learned; the chunk's `mark` says so too if it
+        is asked for afterwards. In later passes nothing is counted.
+        """
+        if self._last is None or self._last.number > 1:
+            return
+        parts, numbers = self._last.origins()
+        chosen = np.flatnonzero(rows)
+        for part in np.unique(parts[chosen]).tolist():
+            among = numbers[chosen][parts[chosen] == part]
+            self._account.refuse(part, [(int(row), reason) for row in among])
+
     def close(self) -> None:
         """Stop reading ahead; waits for the thread."""
         self._ahead.close()
 
     def _segments(self) -> Iterator[tuple[int, Segment | None]]:
         """(pass, segment), and (pass, None) at the end of each pass; runs in the thread."""
-        position = self._position
-        for number in range(self._first_pass, self._passes + 1):
-            if position is not None and position.get("end"):
+        after = self._after or {"pass": 1, "position": None}
+        position = after["position"]
+        for number in range(after["pass"], self._passes + 1):
+            if position == _END:
                 position = None
+                yield number, None
                 continue
             if position is None:
                 self._blocks.restart()
@@ -151,30 +201,42 @@ class Reader:
 
     def _cut(self) -> Iterator[Chunk]:
         """Cut segments into chunks."""
-        chunk = _Chunk(self)
+        cutter = _Cutter(self._chunk_rows, self._account, self.columns, self._remember)
         for number, segment in self._ahead:
-            account = self._account if number == 1 else None
+            counted = number == 1
             if segment is None:
-                if chunk.anything:
-                    yield chunk.finish(number, {"end": True})
-                if self._seen is not None and number < self._passes:
-                    self._seen.restart()
+                if cutter.anything:
+                    yield cutter.finish(number, _END)
+                if number < self._passes:
+                    self.seen.restart()
                 continue
             while segment.left:
-                chunk.take(segment, account)
-                if chunk.rows == self._chunk:
-                    yield chunk.finish(number, segment.position())
-            chunk.drain(segment, account)
-        if self._seen is not None:
-            self._seen.settle()
+                cutter.take(segment, counted)
+                if cutter.rows == self._chunk_rows:
+                    yield cutter.finish(number, segment.position())
+            cutter.drain(segment, counted)
+            if isinstance(segment, Window) and self.columns.id is not None:
+                self.seen.add(segment.ids)
+        self.seen.settle()
+
+    def _remember(self, chunk: Chunk) -> None:
+        """Add a chunk's ids to those that were seen; a shuffled window adds its own at its end."""
+        if self.columns.id is None or not isinstance(self._order, str):
+            return
+        self.seen.add(chunk.batch.ids)
+        if chunk.held is not None:
+            self.seen.add(chunk.held.ids)
 
 
-class _Chunk:
-    """A chunk that is being put together."""
+_END = {"end": True}
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._empty: Batch | None = None
+
+class _Cutter:
+    """Puts one chunk after the other together."""
+
+    def __init__(self, size: int, account: Account, columns: Columns, remember: Any) -> None:
+        self._size, self._account, self._remember = size, account, remember
+        self._empty = empty_batch(columns)
         self._clear()
 
     def _clear(self) -> None:
@@ -182,32 +244,34 @@ class _Chunk:
         self.anything = False
         self._learn: list[Batch] = []
         self._held: list[Batch] = []
+        self._origins: list[tuple[Segment, int, int]] = []
 
-    def take(self, segment: Segment, account: Account | None) -> None:
-        n = min(self._reader._chunk - self.rows, segment.left)
-        batch, held = segment.take(n, account)
+    def take(self, segment: Segment, counted: bool) -> None:
+        """Add what is missing, or all that the segment has left."""
+        n, start = min(self._size - self.rows, segment.left), segment.given
+        batch, held = segment.take(n, self._account if counted else None)
+        self._origins.append((segment, start, start + n))
         self._learn.append(batch)
         if held is not None:
             self._held.append(held)
         self.rows += n
         self.anything = True
 
-    def drain(self, segment: Segment, account: Account | None) -> None:
-        before = self._reader._account.counts.sum()
-        held = segment.drain(account)
+    def drain(self, segment: Segment, counted: bool) -> None:
+        """Add what comes after the segment's last row to learn."""
+        if not counted:
+            return
+        before = self._account.counts.sum()
+        held = segment.drain(self._account)
         if held is not None:
             self._held.append(held)
-        self._empty = segment.empty()
-        self.anything = self.anything or before != self._reader._account.counts.sum()
+        self.anything = self.anything or bool(before != self._account.counts.sum())
 
     def finish(self, number: int, position: Json) -> Chunk:
-        reader = self._reader
+        """The chunk, and begin another."""
         learn = Batch.concat(self._learn) if self._learn else self._empty
-        assert learn is not None
         held = Batch.concat(self._held) if self._held else None
-        if reader._seen is not None:
-            reader._seen.add(learn.ids)
-            if held is not None:
-                reader._seen.add(held.ids)
+        chunk = Chunk(learn, held, number, position, self._origins, self._account)
+        self._remember(chunk)
         self._clear()
-        return Chunk(learn, held, number, position, reader._account.snapshot())
+        return chunk

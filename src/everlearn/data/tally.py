@@ -93,6 +93,30 @@ class Account:
             self.sums[int(key)] = RowDigest.parse(item["sums"])
             self._reasons[int(key)] = item["reasons"]
 
+    @classmethod
+    def empty(cls, slices: Sequence[Slice]) -> Account:
+        """An account of nothing, to be merged into another."""
+        found = cls(slices)
+        found.sums[:] = 0
+        return found
+
+    def merge(self, other: Account) -> None:
+        """Count what another account of the same slices counted."""
+        self.counts += other.counts
+        self.sums += other.sums
+        for part in np.flatnonzero(other.counts[:, ASIDE]).tolist():
+            mine, theirs = self._reasons[part], other._reasons[part]
+            counts = dict(mine["set_aside"])
+            for reason, count in theirs["set_aside"].items():
+                counts[reason] = counts.get(reason, 0) + count
+            examples = [*mine["examples"], *theirs["examples"]][:EXAMPLES]
+            self._reasons[part] = {"set_aside": counts, "examples": examples}
+
+    def refuse(self, part: int, rows: Sequence[tuple[int, str]]) -> None:
+        """Set aside rows that were counted as learned: (row, reason) each."""
+        self.counts[part, LEARNED] -= len(rows)
+        self.set_aside(part, rows)
+
     def set_aside(self, part: int, rows: Sequence[tuple[int, str]]) -> None:
         """Count rows of slice number `part` as set aside: (row, reason) each."""
         old = self._reasons[part]
