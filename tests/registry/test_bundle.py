@@ -94,6 +94,15 @@ def test_an_exported_version_goes_on_elsewhere(
     assert other.version("delays").number == 1
 
 
+def test_a_state_can_be_read_without_a_workspace(local: Registry, file: Path) -> None:
+    state = bundle.read_state(file)
+    assert state_digest(state) == local.version("delays", 2).state_digest
+    with pytest.raises(NotFoundError, match=r"missing\.zip"):
+        bundle.read_state(file.with_name("missing.zip"))
+    with pytest.raises(IntegrityError, match="damaged"):
+        bundle.read_state(rewrite(file, lambda n, d: d[:-1] if n.startswith("blobs/") else d))
+
+
 def test_exporting_twice_gives_the_same_bytes(local: Registry, file: Path, tmp_path: Path) -> None:
     before = file.read_bytes()
     assert local.export("delays", 2, tmp_path / "again.zip").read_bytes() == before

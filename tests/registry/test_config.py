@@ -18,10 +18,12 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+import everlearn as el
 from everlearn.base import Model, Schema, SpecError, canonical_json
 from everlearn.registry.config import (
     MAX_ARRAY,
     check_untrusted,
+    class_names,
     equal_when_rebuilt,
     from_config,
     to_config,
@@ -39,6 +41,18 @@ values = st.recursive(
     ),
     max_leaves=8,
 )
+
+
+MEMORIES = [
+    el.Reservoir(100, ratio=0.5),
+    el.Balanced(100),
+    el.Prioritized(100),
+    el.Window(rows=5),
+    el.Window(time=dt.timedelta(days=7)),
+    el.Decay(half_life="2h"),
+    el.Everything(),
+]
+JFK = el.Slice("JFK", column="origin", equals="JFK")
 
 
 @dataclass(frozen=True)
@@ -143,6 +157,27 @@ def test_learners_come_back_equal(estimator: Any) -> None:
     config = through_text(equal_when_rebuilt(model))
     assert canonical_json(to_config(from_config(config))) == canonical_json(config)
     assert type(from_config(config).learner) is type(estimator)
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"learner": el.Chain(el.Encoder(buckets=64), IncrementalPCA(3), SGDClassifier())},
+        *({"strategy": el.Strategy(memory=memory)} for memory in MEMORIES),
+        {"strategy": el.Strategy(start="scratch", order=el.Shuffle(100), passes=2)},
+        {"strategy": el.Strategy(start=el.Pretrained("delays-2.zip"))},
+        {"gate": el.NonInferior("log_loss", margin=0.01, slices=(JFK,))},
+    ],
+)
+def test_everlearns_own_parts_come_back_equal_and_are_trusted(sections: dict[str, Any]) -> None:
+    model = Model("m", schema=Schema(target="y"), **sections)
+    config = through_text(equal_when_rebuilt(model))
+    check_untrusted(config)
+    back = from_config(config)
+    if "learner" not in sections:
+        assert back == model
+    for name in class_names(config):
+        assert name.startswith(("everlearn:", "sklearn."))
 
 
 def test_classes_are_named_by_their_public_module() -> None:

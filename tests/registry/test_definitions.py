@@ -84,6 +84,8 @@ def test_after_that_a_learner_changes_only_from_scratch(registry: Registry) -> N
         registry.define(changed)
     with pytest.raises(SpecError, match=r"schema \(target: 'late' → 'cancelled'\)"):
         registry.define(base.replace(schema=Schema(target="cancelled")))
+    given = changed.replace(strategy=Strategy(start="a pretrained state"))
+    assert registry.define(given).section("learner").alpha == 0.2
     fresh = changed.replace(strategy=Strategy(start="scratch"))
     number = registry.define(fresh).number
     assert registry.definition("delays").number == number

@@ -28,6 +28,7 @@ from everlearn.base import (
     Json,
     Model,
     NotFoundError,
+    Part,
     SpecError,
     StorageError,
 )
@@ -114,6 +115,24 @@ def import_(
             parts.blobs.put(_read_blob(archive, digest))
     with database.write() as connection:
         return model, _add(connection, model, record)
+
+
+def read_state(path: str | os.PathLike[str]) -> dict[str, Part]:
+    """The state of the version in a file, checked and in memory: what `Pretrained` starts from.
+
+    Raises:
+        NotFoundError: there is no such file.
+        InputError: the file is no exported version, or was made by a newer release.
+        IntegrityError: a part is damaged.
+        SpecError: the memory in the state is of a class of another package.
+    """
+    file = Path(path)
+    with _reading(file) as archive:
+        manifest = _read_record(archive, file)["manifest"]
+        return {
+            name: _check_part(_read_blob(archive, entry["blob"]), name, entry, trust=False)
+            for name, entry in manifest.items()
+        }
 
 
 # --- writing -----------------------------------------------------------------------------------
@@ -297,12 +316,13 @@ def _read_blob(archive: zipfile.ZipFile, digest: str) -> bytes:
     return data
 
 
-def _check_part(data: bytes, name: str, entry: Mapping[str, Json], trust: bool) -> None:
+def _check_part(data: bytes, name: str, entry: Mapping[str, Json], trust: bool) -> Part:
     part = decode_part(data, f"the part {name!r}")
     if part.digest != entry["digest"] or len(data) != entry["size"]:
         raise IntegrityError(f"the part {name!r} is not the one that its manifest names")
     if not trust and name.rpartition("/")[2] == "definition":
         check_untrusted(part.meta)
+    return part
 
 
 def _entries(record: Mapping[str, Json]) -> Iterator[tuple[str, Json]]:

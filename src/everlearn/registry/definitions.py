@@ -1,7 +1,8 @@
 """Definitions of models: numbered, kept with their history, and changed only where that is safe.
 
 A trigger, gate, rollout or strategy may change at any time. A learner or schema may only change
-together with ``strategy.start == "scratch"``: the parameters of another learner are no start.
+where the strategy starts elsewhere than at the champion ("scratch", a pretrained state): the
+parameters of another learner are no start.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def define(connection: sa.Connection, model: Model, source: str | None = None) -
 
     Raises:
         SpecError: the model cannot be rebuilt from what would be stored, or its learner or schema
-            differs from the champion's and its strategy does not start from scratch.
+            differs from the champion's and its strategy starts from the champion.
     """
     config = equal_when_rebuilt(model, source)
     digest = definition_digest(config, source)
@@ -163,14 +164,17 @@ def changes(old: Definition, new: Definition) -> list[str]:
 
 
 def check_change(old: Definition, new: Definition) -> None:
-    """Refuse a changed learner or schema, unless the new strategy starts from scratch.
+    """Refuse a changed learner or schema, where the new strategy would start from the old state.
+
+    Call it before a job is planned too: after a rollback, the champion may be of an older learner
+    than the definition that holds.
 
     Raises:
         SpecError: with what changed, and what to do.
     """
     kept = [name for name in changes(old, new) if name in ("learner", "schema")]
     strategy = new.config["params"]["strategy"] or {"params": {}}
-    if not kept or strategy["params"].get("start") == "scratch":
+    if not kept or strategy["params"].get("start", "champion") != "champion":
         return
     what = " and ".join(f"the {name} ({_difference(old, new, name)})" for name in kept)
     raise SpecError(

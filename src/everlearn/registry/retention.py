@@ -17,7 +17,7 @@ from everlearn.registry import aliases
 from everlearn.registry.models import model_id, now
 from everlearn.registry.versions import check_exists
 from everlearn.storage import schema
-from everlearn.storage.blobs import Blobs
+from everlearn.storage.blobs import BlobInfo, Blobs
 from everlearn.storage.database import Database
 
 DAY = 86_400.0
@@ -194,14 +194,7 @@ def collect(
         kept = reachable(connection) | set(also_keep)
     loose = [info for info in listed if info.digest not in kept]
     old = [info for info in loose if info.modified <= oldest]
-    removed = []
-    for info in old:
-        again = info if dry_run else blobs.info(info.digest)
-        if again is None or again.modified > oldest:
-            continue  # somebody is about to refer to it again
-        if not dry_run:
-            blobs.delete(info.digest)
-        removed.append(info)
+    removed = old if dry_run else [info for info in old if _remove(blobs, info, oldest)]
     return Collection(
         removed=tuple(info.digest for info in removed),
         bytes=sum(info.size for info in removed),
@@ -209,6 +202,15 @@ def collect(
         young=len(loose) - len(removed),
         dry_run=dry_run,
     )
+
+
+def _remove(blobs: Blobs, info: BlobInfo, oldest: int) -> bool:
+    """Remove a blob, unless somebody renewed its age meanwhile, to refer to it again."""
+    again = blobs.info(info.digest)
+    if again is None or again.modified > oldest:
+        return False
+    blobs.delete(info.digest)
+    return True
 
 
 def reachable(connection: sa.Connection) -> set[str]:

@@ -130,13 +130,10 @@ def add(
         InputError: the rows of an increment do not add up.
     """
     key = model_id(connection, model, lock=True)
-    for increment in increments:
-        _check_counts(increment)
+    _check_counts(increments)
     if parent is not None:
         check_exists(connection, model, parent)
-    table = schema.versions
-    highest = sa.select(sa.func.max(table.c.number)).where(table.c.model_id == key)
-    number = int(connection.execute(highest).scalar() or 0) + 1
+    number = (_highest(connection, key) or 0) + 1
     row = {
         "model_id": key,
         "number": number,
@@ -152,7 +149,7 @@ def add(
         "decision": plain(decision.to_json()),
         "created_at": now() if created_at is None else created_at,
     }
-    inserted = connection.execute(table.insert().values(row)).inserted_primary_key
+    inserted = connection.execute(schema.versions.insert().values(row)).inserted_primary_key
     _add_increments(connection, int(inserted[0]), increments)  # type: ignore[index]
     return number
 
@@ -204,20 +201,25 @@ def dropped_message(model: str, number: int, dropped_at: int) -> str:
 
 
 def _missing(connection: sa.Connection, key: int, model: str, number: int) -> str:
-    table = schema.versions.c
-    query = sa.select(sa.func.max(table.number)).where(table.model_id == key)
-    highest = connection.execute(query).scalar()
+    highest = _highest(connection, key)
     known = f"1 to {highest}" if highest else "none yet"
     return f"model {model!r} has no version {number} (versions: {known})"
 
 
-def _check_counts(increment: Increment) -> None:
-    counts = (increment.rows, increment.held_out, increment.set_aside, increment.duplicates)
-    if sum(counts) != increment.stop - increment.start or min(counts) < 0:
-        raise InputError(
-            f"the increment of {increment.source!r} from {increment.start} to {increment.stop} does"
-            f" not add up: rows, held out, set aside, duplicates are {counts}"
-        )
+def _highest(connection: sa.Connection, key: int) -> int | None:
+    table = schema.versions.c
+    query = sa.select(sa.func.max(table.number)).where(table.model_id == key)
+    return connection.execute(query).scalar()
+
+
+def _check_counts(increments: Iterable[Increment]) -> None:
+    for one in increments:
+        counts = (one.rows, one.held_out, one.set_aside, one.duplicates)
+        if sum(counts) != one.stop - one.start or min(counts) < 0:
+            raise InputError(
+                f"the increment of {one.source!r} from {one.start} to {one.stop} does not add up:"
+                f" rows, held out, set aside, duplicates are {counts}"
+            )
 
 
 def _definition_id(connection: sa.Connection, key: int, model: str, number: int) -> int:
