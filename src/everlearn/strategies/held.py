@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -32,7 +33,7 @@ _BLOCKS = 4  # out of so many blocks, which do
 _AHEAD = 1_024  # rows gathered at first; doubles up to 8 times that
 
 
-class HeldRows:
+class HeldRows(ABC):
     """A memory in use. Subclasses say what is kept (`offer`, `_settle`) and what is drawn more
     often than the rest (`_weights`).
 
@@ -87,6 +88,7 @@ class HeldRows:
             self._at = stop
         return Batch.concat(pieces) if pieces else None
 
+    @abstractmethod
     def offer(self, batch: Batch, loss: Floats, generator: np.random.Generator) -> None:
         """Offer learned rows in their order. Nothing of them is drawn before `settle`.
 
@@ -98,7 +100,6 @@ class HeldRows:
         Raises:
             InputError: the rows lack what this memory decides by.
         """
-        raise InputError(f"{type(self).__name__} does not say what it keeps")
 
     def settle(self) -> None:
         """The increment is over: what it offered and the memory kept is now what is held."""
