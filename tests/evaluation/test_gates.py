@@ -103,6 +103,15 @@ def test_answers_that_are_not_finite_are_refused(gate):
         assert "champion gives answers that are not finite" in by_champion.reason
 
 
+@pytest.mark.parametrize("weights", [[np.inf, 1.0], [1e300, 1e300], [np.nan, np.nan]])
+def test_diverged_regressors_are_refused_quietly(weights):
+    for gate in (NonInferior("rmse"), None):
+        decision = try_candidate(Linear(weights), Linear([0.1, 0.1]), HELD, gate)
+        json.dumps(decision.to_json(), allow_nan=False)
+        if gate is not None:
+            assert decision.action == "refuse"
+
+
 def test_without_a_gate_every_finite_candidate_passes():
     assert try_candidate(BAD, GOOD, HELD).action == "pass"
     assert "no hold-out rows" in try_candidate(BAD, GOOD, HoldOuts()).reason
@@ -164,7 +173,9 @@ def test_a_slice_that_became_worse_refuses():
 
 def test_evidence_has_all_figures_and_is_json():
     decision = try_candidate(AS_GOOD, GOOD, HELD, NonInferior("log_loss"))
-    assert Decision.from_json(json.loads(json.dumps(decision.to_json(), allow_nan=False))) == decision
+    assert (
+        Decision.from_json(json.loads(json.dumps(decision.to_json(), allow_nan=False))) == decision
+    )
     evidence = decision.evidence
     assert evidence["rows"] == 2_300
     for part, n in (("recent", 1_500), ("historical", 800)):

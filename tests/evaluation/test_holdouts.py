@@ -101,7 +101,9 @@ def test_unchanged_periods_are_the_same_parts():
         held = HoldOuts.load(held.save())
         state = held.save()
         old = {id(part) for part in before.values()}
-        written += sum(len(part.arrays.get("ids", ())) for part in state.values() if id(part) not in old)
+        written += sum(
+            len(part.arrays.get("ids", ())) for part in state.values() if id(part) not in old
+        )
         before = state
     assert written < 12 * 200 * 50
     assert len(held) == 200 * 50
@@ -135,7 +137,9 @@ def test_a_long_increment_is_sampled_uniformly():
 
 def test_sample_does_not_depend_on_how_rows_came():
     batch = rows(1_000)
-    thinned = sample(Batch.concat([sample(batch.take(slice(0, 700)), 200), batch.take(slice(700, 1000))]), 200)
+    thinned = sample(
+        Batch.concat([sample(batch.take(slice(0, 700)), 200), batch.take(slice(700, 1000))]), 200
+    )
     assert same(thinned, sample(batch, 200))
 
 

@@ -52,6 +52,10 @@ def test_paired_difference_is_narrower_than_its_parts():
 def test_too_little_to_tell():
     with pytest.raises(InputError, match="there are none"):
         mean_interval(np.zeros(0))
+    for bad in (np.nan, np.inf):
+        with pytest.raises(InputError, match="1 of 2 are not"):
+            paired_interval(np.array([bad, 1.0]), np.array([0.0, 1.0]))
+    assert mean_interval(np.array([1e300, -1e300])).high == math.inf
     one = mean_interval(np.array([1.0]))
     assert one.high == math.inf
     assert one.to_json()["high"] is None

@@ -54,7 +54,7 @@ def test_not_a_number_stays_one_so_that_gates_see_it():
 
 
 def test_metrics_that_have_no_loss_per_row_are_refused():
-    with pytest.raises(SpecError, match="'kappa' has no loss per row.*log_loss.*mae"):
+    with pytest.raises(SpecError, match=r"'kappa' has no loss per row.*log_loss.*mae"):
         metric_losses("kappa", Y, BOTH)
     for name in ("log_loss", "brier", "roc_auc"):
         with pytest.raises(InputError, match="needs probabilities"):

@@ -1,4 +1,4 @@
-"""Streaming metrics against scikit-learn's, and that order of saving and looking changes nothing."""
+"""Streaming metrics against scikit-learn's; saving and looking in between changes nothing."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,9 @@ def test_classifier_agrees_with_scikit_learn(k, n):
     truth = np.eye(k)[y][:, 1:] if k == 2 else np.eye(k)[y]
     scores = proba[:, 1:] if k == 2 else proba
     areas = {
-        "roc_auc": np.mean([sk.roc_auc_score(t, s) for t, s in zip(truth.T, scores.T, strict=True)]),
+        "roc_auc": np.mean(
+            [sk.roc_auc_score(t, s) for t, s in zip(truth.T, scores.T, strict=True)]
+        ),
         "pr_auc": np.mean(
             [sk.average_precision_score(t, s) for t, s in zip(truth.T, scores.T, strict=True)]
         ),
@@ -123,12 +125,22 @@ def test_answers_that_are_not_finite_are_counted_and_nothing_is_nan():
     assert found["nonfinite"] == 1
     assert found["log_loss"] is None
     assert found["roc_auc"] is None
+    proba[8], proba[9] = [np.inf, 0.5], [-np.inf, 0.5]
+    metrics.add(y, predicted(proba))
+    assert metrics.results()["nonfinite"] == 4
+
+
+@pytest.mark.parametrize("value", [[np.inf, 2.0], [np.inf, -np.inf], [np.nan, 0.0], [1e200, 0.0]])
+def test_errors_that_are_not_finite_leave_nothing_to_report(value):
     regressor = Metrics("regressor")
-    regressor.add(np.array([1.0, 2.0]), Prediction(value=np.array([np.inf, 2.0])))
+    regressor.add(np.array([1.0, 2.0]), Prediction(value=np.array(value)))
     found = regressor.results()
-    assert found["nonfinite"] == 1
-    assert found["mae"] is None
-    assert found["r2"] is None
+    assert ("nonfinite" in found) == (value[0] != 1e200)
+    for name in ("mae", "rmse", "r2"):
+        assert found[name] is None
+    assert found["baselines"]["last_value"]["mae"] == 1.0
+    regressor.add(np.array([np.inf, 3.0]), Prediction(value=np.zeros(2)))
+    assert np.isfinite(regressor.results()["baselines"]["mean"]["rmse"])
 
 
 @pytest.mark.parametrize("rows", [500, 30_000])
@@ -147,11 +159,15 @@ def test_classes_that_come_later_had_probability_zero(rows, steps):
     y, proba = np.concatenate(ys), np.concatenate(probas)
     whole.add(y, predicted(proba))
     found, expected = grown.results(), whole.results()
-    bounds = {name: found.pop(name) + expected.pop(name) for name in ("roc_auc_error", "pr_auc_error")}
+    bounds = {
+        name: found.pop(name) + expected.pop(name) for name in ("roc_auc_error", "pr_auc_error")
+    }
     for name, bound in (("roc_auc", bounds["roc_auc_error"]), ("pr_auc", bounds["pr_auc_error"])):
         assert found.pop(name) == pytest.approx(expected.pop(name), abs=bound + 1e-12)
     # Where the bins of one class are folded, a probability of exactly one half may change its bin.
-    assert found.pop("calibration_error") == pytest.approx(expected.pop("calibration_error"), abs=1e-6)
+    assert found.pop("calibration_error") == pytest.approx(
+        expected.pop("calibration_error"), abs=1e-6
+    )
     assert flat(found) == pytest.approx(flat(expected), abs=1e-9)
 
 
@@ -298,7 +314,9 @@ def test_merging_is_like_adding(left, right, k):
     for name in ("roc_auc", "pr_auc"):
         bound = (found.pop(f"{name}_error") or 0) + (expected.pop(f"{name}_error") or 0)
         assert found.pop(name) == pytest.approx(expected.pop(name), abs=bound + 1e-12)
-    assert found.pop("calibration_error") == pytest.approx(expected.pop("calibration_error"), abs=1e-9)
+    assert found.pop("calibration_error") == pytest.approx(
+        expected.pop("calibration_error"), abs=1e-9
+    )
     assert flat(found) == pytest.approx(flat(expected), abs=1e-9)
 
 

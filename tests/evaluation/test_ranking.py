@@ -30,7 +30,9 @@ def place_of(scores, bits):
 
 
 @settings(max_examples=200, deadline=None)
-@given(hnp.arrays(np.float64, st.integers(1, 40), elements=PROBABILITIES), st.sampled_from([3, 5, 8]))
+@given(
+    hnp.arrays(np.float64, st.integers(1, 40), elements=PROBABILITIES), st.sampled_from([3, 5, 8])
+)
 def test_bins_rise_with_scores(scores, bits):
     scores = np.sort(scores)
     index = bin_of(scores, bits)

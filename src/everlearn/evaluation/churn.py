@@ -73,8 +73,9 @@ def value_churn(old: Array, new: Array, *, tolerance: float = 0.0) -> Churn:
     n = _same_rows(old, new, None)
     if n == 0:
         return Churn(0)
-    change = np.abs(new - old)
-    mean = float(change.mean())
+    with np.errstate(invalid="ignore", over="ignore"):
+        change = np.abs(new - old)
+        mean = float(change.mean())
     share = float(np.count_nonzero(~(change <= tolerance))) / n
     return Churn(n, share, mean_change=mean if np.isfinite(mean) else None)
 

@@ -175,7 +175,9 @@ class Classification:
 
     def _add_proba(self, y: Array, value: Array, proba: Floats) -> None:
         self.proba_rows += len(y)
-        if not np.isfinite(proba.sum()):
+        with np.errstate(invalid="ignore"):
+            finite = bool(np.isfinite(proba.sum()))
+        if not finite:
             good = np.isfinite(proba).all(axis=1)
             self.nonfinite += int(np.count_nonzero(~good))
             y, value, proba = y[good], value[good], proba[good]

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from everlearn.base import Array, Columns, Decision, InputError, SpecError, State
+from everlearn.evaluation.comparison import Comparison
 from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.evaluation.loss import CLASSIFIER_METRICS, GREATER_IS_BETTER, REGRESSOR_METRICS
 from everlearn.evaluation.slices import Slice
-from everlearn.evaluation.trial import Comparison, Gate, Scorer, Trial, hold_trial
+from everlearn.evaluation.trial import Gate, Scorer, Trial, hold_trial
 
 PASS, REFUSE = "pass", "refuse"
 

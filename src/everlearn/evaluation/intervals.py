@@ -60,7 +60,7 @@ def mean_interval(values: Floats, *, level: float = 0.95, groups: Ints | None = 
         groups: (n,) number 0 … G−1 of each row's group, or None where rows are independent.
 
     Raises:
-        InputError: no rows, or groups of another length.
+        InputError: no rows, values that are not finite, or groups of another length.
 
     Example:
         >>> mean_interval(np.array([1.0, 2.0, 3.0])).mean
@@ -71,7 +71,15 @@ def mean_interval(values: Floats, *, level: float = 0.95, groups: Ints | None = 
         raise InputError("an interval needs rows, and there are none")
     if groups is not None and len(groups) != n:
         raise InputError(f"{n} values came with {len(groups)} group numbers; give one for each")
-    mean = float(values.mean())
+    bad = n - int(np.count_nonzero(np.isfinite(values)))
+    if bad:
+        raise InputError(f"an interval needs finite values, and {bad} of {n} are not")
+    with np.errstate(over="ignore"):
+        return _interval(values, level, groups)
+
+
+def _interval(values: Floats, level: float, groups: Ints | None) -> Interval:
+    n, mean = len(values), float(values.mean())
     gaps: Floats = values - mean
     if groups is not None:
         sums: Floats = np.bincount(groups, weights=gaps).astype(np.float64)
@@ -79,7 +87,10 @@ def mean_interval(values: Floats, *, level: float = 0.95, groups: Ints | None = 
     count = len(gaps)
     if count < 2:
         return Interval(mean, -math.inf, math.inf, n, count, math.inf)
-    error = math.sqrt(count / (count - 1) * float(gaps @ gaps)) / n
+    square = float(gaps @ gaps)
+    if not math.isfinite(square):
+        return Interval(mean, -math.inf, math.inf, n, count, math.inf)
+    error = math.sqrt(count / (count - 1) * square) / n
     reach = t_quantile((1.0 + level) / 2.0, count - 1) * error
     return Interval(mean, mean - reach, mean + reach, n, count, error)
 
@@ -94,11 +105,13 @@ def paired_interval(
         level, groups: as for `mean_interval`.
 
     Raises:
-        InputError: the lengths differ, or there are no rows.
+        InputError: the lengths differ, a value is not finite, or there are no rows.
     """
     if len(a) != len(b):
         raise InputError(f"paired values have {len(a)} and {len(b)} rows; they must be the same")
-    return mean_interval(a - b, level=level, groups=groups)
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference: Floats = a - b
+    return mean_interval(difference, level=level, groups=groups)
 
 
 def independent_groups(n: int, time: Ints | None = None, key: Array | None = None) -> Ints | None:

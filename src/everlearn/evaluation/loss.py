@@ -123,7 +123,8 @@ def brier(y: Array, prediction: Prediction, *, classes: int = 2) -> Floats:
 
 def absolute(y: Array, prediction: Prediction) -> Floats:
     """(n,) absolute error."""
-    error: Floats = np.abs(prediction.value - y)
+    with np.errstate(over="ignore", invalid="ignore"):
+        error: Floats = np.abs(prediction.value - y)
     return error
 
 

@@ -18,7 +18,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 class Regression:
     """Streaming MAE, RMSE, R² and quantile (pinball) loss.
 
-    Rows whose prediction is not finite are counted in `nonfinite`; one is enough for every metric
+    Rows whose error is not finite are counted in `nonfinite`; one is enough for every metric
     to be None.
 
     Args:
@@ -37,20 +37,20 @@ class Regression:
     def add(self, y: Floats, value: Floats, proba: None = None) -> None:
         """Add rows in their order: y and predictions, (n,) each."""
         self.rows += len(y)
-        self.mean.add(y)
-        self.last_value.add(y)
-        error = y - value
-        total = float(error.sum())
-        if not np.isfinite(total):
-            good = np.isfinite(error)
-            self.nonfinite += int(np.count_nonzero(~good))
-            error = error[good]
+        with np.errstate(over="ignore", invalid="ignore"):
+            error = y - value
             total = float(error.sum())
-        absolute = float(np.abs(error).sum())
+            if not np.isfinite(total):
+                good = np.isfinite(error)
+                self.nonfinite += int(np.count_nonzero(~good))
+                error, y = error[good], y[np.isfinite(y)]
+                total = float(error.sum())
+            absolute = float(np.abs(error).sum())
+            self.square += float((error * error).sum())
+            self.mean.add(y)
+            self.last_value.add(y)
         self.under += (absolute + total) / 2.0
         self.over += (absolute - total) / 2.0
-        with np.errstate(over="ignore"):
-            self.square += float((error * error).sum())
 
     def merge(self, later: Regression) -> None:
         """Add the rows of another one, which came after these."""
@@ -71,7 +71,8 @@ class Regression:
                 Bassett 1978), by name: ``{"0.5": …}``.
         """
         n = self.rows
-        usable = n > 0 and self.nonfinite == 0 and np.isfinite(self.square)
+        sums = (self.under, self.over, self.square)
+        usable = n > 0 and self.nonfinite == 0 and bool(np.isfinite(sums).all())
         found: dict[str, Any] = {
             "rows": n,
             "mae": (self.under + self.over) / n if usable else None,

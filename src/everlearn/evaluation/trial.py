@@ -19,9 +19,10 @@ from everlearn.base import (
     Prediction,
 )
 from everlearn.evaluation.churn import churn, value_churn
+from everlearn.evaluation.comparison import Comparison, baseline_losses, compare_losses
 from everlearn.evaluation.holdouts import HoldOuts, Period
-from everlearn.evaluation.intervals import Interval, independent_groups, paired_interval
-from everlearn.evaluation.loss import GREATER_IS_BETTER, losses, metric_losses
+from everlearn.evaluation.intervals import independent_groups
+from everlearn.evaluation.loss import absolute, losses, metric_losses
 from everlearn.evaluation.metrics import Metrics
 
 _PIECE = 4096  # rows predicted at a time
@@ -133,29 +134,6 @@ def measure(kind: Any, answers: Answers) -> dict[str, Any]:
     return metrics.results()
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Candidate against champion under one metric, on some of the rows.
-
-    Args:
-        metric, rows: what was compared, on how many rows.
-        candidate, champion: the metric of both; of a baseline, where there is no champion.
-        worse: the interval of how much worse the candidate is, in the metric's own unit: below 0
-            where it is better.
-    """
-
-    metric: str
-    rows: int
-    candidate: float
-    champion: float
-    worse: Interval
-
-    def to_json(self) -> dict[str, Any]:
-        """Figures by name."""
-        found = {"metric": self.metric, "rows": self.rows, "candidate": self.candidate}
-        return found | {"champion": self.champion, "worse_by": self.worse.to_json()}
-
-
 @dataclass(slots=True)
 class Trial:
     """Both models' answers for all hold-out rows, the oldest first.
@@ -214,7 +192,7 @@ class Trial:
             theirs = self._loss(metric, self.champion, "champion", rows)
         else:
             theirs = baseline_losses(
-                metric, self.kind, self.candidate.take(rows), classes=self.classes
+                metric, self.kind, self.candidate.take(rows).y, classes=self.classes
             )
         chosen = self.batch.take(rows)
         groups = independent_groups(len(mine), chosen.time, chosen.key)
@@ -300,67 +278,14 @@ def _means(kind: str, answers: Answers, starts: Ints) -> dict[str, list[float | 
         if prediction.proba is not None:
             rows["log_loss"] = losses(kind, y, prediction)
     else:
-        rows = {"mae": np.abs(prediction.value - y), "mse": losses(kind, y, prediction)}
+        rows = {"mae": absolute(y, prediction), "mse": losses(kind, y, prediction)}
     sizes = np.diff(np.append(starts, len(y)))
-    means = {name: np.add.reduceat(value, starts) / sizes for name, value in rows.items()}
+    with np.errstate(over="ignore", invalid="ignore"):
+        means = {name: np.add.reduceat(value, starts) / sizes for name, value in rows.items()}
     return {
         name: [float(x) if np.isfinite(x) else None for x in values]
         for name, values in means.items()
     }
-
-
-def compare_losses(
-    metric: str, mine: Floats, theirs: Floats, *, level: float, groups: Ints | None = None
-) -> Comparison:
-    """How much worse one series of losses is than the other, in the metric's own unit.
-
-    The difference of two RMSEs is that of the mean squares divided by their sum, so that it has an
-    interval in closed form.
-
-    Args:
-        mine, theirs: (n,) losses of the same rows (see `metric_losses`).
-        level: confidence of each bound of the interval.
-        groups: (n,) groups of rows that depend on each other.
-    """
-    worse = paired_interval(mine, theirs, level=2.0 * level - 1.0, groups=groups)
-    a, b = float(mine.mean()), float(theirs.mean())
-    if metric == "rmse":
-        a, b = float(np.sqrt(a)), float(np.sqrt(b))
-        scale = a + b
-        if scale > 0:
-            bounds = (worse.mean / scale, worse.low / scale, worse.high / scale)
-            worse = Interval(*bounds, worse.rows, worse.groups, worse.error / scale)
-    if metric in GREATER_IS_BETTER:
-        a, b = 1.0 - a, 1.0 - b
-    return Comparison(metric, len(mine), a, b, worse)
-
-
-def baseline_losses(metric: str, kind: str, answers: Answers, *, classes: int = 2) -> Floats:
-    """(n,) losses of the best constant answer in hindsight: what a first version must not be below.
-
-    Args:
-        metric: one that has a loss per row (see `metric_losses`).
-        kind: of the learner.
-        answers: of which only y counts.
-        classes: number of classes, by which the Brier score is scaled.
-
-    Raises:
-        InputError: there is none for learners without a target.
-    """
-    y = answers.y
-    if y is None:
-        raise InputError(f"a {kind} has no baseline, since it has no target")
-    n = len(y)
-    if metric == "roc_auc":
-        return np.full(n, 0.5)
-    if kind == "classifier":
-        found, codes = np.unique(y, return_inverse=True)
-        share = np.bincount(codes) / max(n, 1)
-        proba = np.broadcast_to(share, (n, len(found)))
-        constant = Prediction(value=np.full(n, share.argmax()), proba=proba)
-        return metric_losses(metric, codes, constant, classes=classes)
-    centre = np.median(y) if metric == "mae" else np.mean(y)
-    return metric_losses(metric, y, Prediction(value=np.full(n, centre)))
 
 
 def hold_trial(
