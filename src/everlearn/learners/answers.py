@@ -19,12 +19,12 @@ Answer = Callable[[Any, Any, int], Prediction]
 def answer_for(estimator: Any, kind: LearnerKind) -> Answer:
     """How this estimator's predictions are made."""
     if kind == "classifier":
-        if isinstance(estimator, BaseSGDClassifier) and _is_simple(estimator):
+        if _predicts_as(estimator, BaseSGDClassifier, SGDClassifier):
             return linear_classes
         return classes_of
     if kind == "transformer":
         return reconstruction_error
-    if isinstance(estimator, BaseSGDRegressor) and type(estimator).predict is SGDRegressor.predict:
+    if _predicts_as(estimator, BaseSGDRegressor, SGDRegressor):
         return linear_values
     return values_of
 
@@ -44,17 +44,13 @@ def linear_classes(estimator: Any, matrix: Any, classes: int) -> Prediction:
     """
     scores = matrix @ estimator.coef_.T
     scores += estimator.intercept_
-    logistic = estimator.loss == "log_loss"
     if scores.shape[1] > 1:
-        value = scores.argmax(axis=1)
-        return Prediction(value=value, proba=_normalised(expit(scores)) if logistic else None)
+        return Prediction(
+            value=scores.argmax(axis=1), proba=_linear_proba(estimator, matrix, scores)
+        )
     margin = scores[:, 0]
+    proba = _linear_proba(estimator, matrix, scores)
     value = (margin > 0).astype(np.int64)
-    if not logistic:
-        return _narrow(Prediction(value=value, margin=margin), classes)
-    proba = np.empty((len(margin), 2))
-    expit(margin, out=proba[:, 1])
-    np.subtract(1.0, proba[:, 1], out=proba[:, 0])
     return _narrow(Prediction(value=value, proba=proba, margin=margin), classes)
 
 
@@ -101,11 +97,23 @@ def estimator_rows(matrix: Any) -> range:
     return range(matrix.shape[0])
 
 
-def _is_simple(estimator: Any) -> bool:
-    """Whether no class between has its own `predict`, and probabilities are those of a logit."""
-    own = type(estimator)
-    plain = own.predict is SGDClassifier.predict
-    return plain and estimator.loss != "modified_huber"
+def _predicts_as(estimator: Any, base: Any, model: Any) -> bool:
+    """Whether it is a linear model of which no subclass has its own `predict`."""
+    return isinstance(estimator, base) and type(estimator).predict is model.predict
+
+
+def _linear_proba(estimator: Any, matrix: Any, scores: Floats) -> Floats | None:
+    """(n, k) probabilities for (n, k) scores, or (n, 2) for (n, 1); None for a loss without."""
+    if estimator.loss == "modified_huber":
+        return np.asarray(estimator.predict_proba(matrix), np.float64)
+    if estimator.loss != "log_loss":
+        return None
+    if scores.shape[1] > 1:
+        return _normalised(expit(scores))
+    proba = np.empty((len(scores), 2))
+    expit(scores[:, 0], out=proba[:, 1])
+    np.subtract(1.0, proba[:, 1], out=proba[:, 0])
+    return proba
 
 
 def _normalised(proba: Floats) -> Floats:

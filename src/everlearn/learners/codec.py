@@ -245,8 +245,10 @@ class _Reader:
         return array.reshape(value["shape"])
 
     def _scalar(self, value: Json, path: str) -> Any:
-        dtype, item = value["scalar"]
-        return np.array([self.read(item, path)], np.dtype(dtype).newbyteorder("="))[0]
+        dtype = np.dtype(value["scalar"][0])
+        if dtype.kind not in DTYPES:
+            raise InputError(f"the state has a scalar of {dtype} at {path}")
+        return np.array([self.read(value["scalar"][1], path)], dtype.newbyteorder("="))[0]
 
     def _zero(self, value: Json, path: str) -> Array:
         return np.array(self._scalar(value["zero"], path))
