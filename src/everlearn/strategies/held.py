@@ -154,6 +154,8 @@ class HeldRows(ABC):
 
     def _restore_own(self, meta: Json, arrays: Mapping[str, Array]) -> None:
         """The inverse of `_own_state`."""
+        if meta or arrays:
+            raise InputError(f"a memory of kind {self.kind!r} knows nothing of {meta!r}")
 
     def _restore(self, state: State) -> None:
         meta = state["index"].meta if "index" in state else {}
