@@ -62,7 +62,7 @@ class ReadAhead(Generic[T]):
                 if not self._put(item):
                     return
             self._put(_END)
-        except BaseException as error:  # noqa: BLE001 (it is raised again in the consumer)
+        except BaseException as error:  # it is raised again in the consumer
             self._put(_Raised(error))
         finally:
             close = getattr(self._items, "close", None)

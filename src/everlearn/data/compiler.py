@@ -82,7 +82,7 @@ class Compiler:
             categories=interleave(categories, n, np.uint64),
             times=interleave(times, n, np.int64),
             y=self._target(table, refusals) if self._label else None,
-            ids=self._hash(table, columns.id) if columns.id else rows,
+            ids=self._ids(table, rows, refusals),
             time=event,
             label_time=self._label_time(table, refusals),
             key=self._hash(table, columns.key) if columns.key else None,
@@ -132,6 +132,15 @@ class Compiler:
         refusals.mark(missing, "target missing")
         refusals.mark(bad, f"target {name!r}: not a number")
         return y
+
+    def _ids(self, table: pa.RecordBatch, rows: Hashes, refusals: Refusals) -> Hashes:
+        name = self.columns.id
+        if name is None or (not self._label and name not in table.schema.names):
+            return rows
+        ids = self._hash(table, name)
+        if self._label:
+            refusals.mark(ids == 0, "id missing")
+        return ids
 
     def _hash(self, table: pa.RecordBatch, name: str) -> Hashes:
         return to_categories(self._column(table, name), name)

@@ -198,7 +198,7 @@ class CsvSource:
             size=found.size,
             digest=found.digest,
             names=self.names,
-            options=options | file_options(found, begin.size),
+            options=options | file_options(self.location, found, begin.size),
         )
 
     def _ends_line(self, size: int, whole: int) -> bool:
@@ -259,9 +259,9 @@ def column_types(columns: Columns, hints: Mapping[str, str]) -> dict[str, pa.Dat
     types: dict[str, pa.DataType] = {}
     for name in columns.numbers:
         types[name] = pa.bool_() if hints.get(name) == "boolean" else pa.float64()
-    for name in (*columns.times, columns.time, columns.label_time):
-        if name is not None:
-            types[name] = _HINTED.get(hints.get(name, ""), pa.string())
+    for time in (*columns.times, columns.time, columns.label_time):
+        if time is not None:
+            types[time] = _HINTED.get(hints.get(time, ""), pa.string())
     texts = [*columns.categories, columns.id, columns.key]
     types |= {name: pa.string() for name in texts if name is not None and name not in types}
     if columns.target is not None:

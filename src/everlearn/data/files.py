@@ -281,7 +281,13 @@ def format_of(path: str) -> str:
     return "csv"
 
 
-def file_options(found: Scan, offset: int = 0) -> dict[str, Json]:
-    """What `VerifiedFile` needs to read from byte `offset` on; kept in a slice's options."""
+def file_options(location: str, found: Scan, offset: int = 0) -> dict[str, Json]:
+    """What `VerifiedFile` needs to read from byte `offset` on, and "origin": where the file was
+    when it was planned, by which it is recognised. Kept in a slice's options."""
     first = offset // BLOCK
-    return {"blocks": list(found.blocks[first:]), "stamp": list(found.stamp), "first": first}
+    return {
+        "origin": location,
+        "blocks": list(found.blocks[first:]),
+        "stamp": list(found.stamp),
+        "first": first,
+    }

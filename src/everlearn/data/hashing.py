@@ -58,7 +58,8 @@ def hash_texts(texts: pa.Array) -> Hashes:
         if codes.null_count:
             values = np.append(values, _U(0))
             codes = pc.fill_null(codes.cast(pa.int64()), len(values) - 1)
-        return values[codes.to_numpy(zero_copy_only=False)]
+        hashes: Hashes = values[codes.to_numpy(zero_copy_only=False)]
+        return hashes
     if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
         texts = texts.cast(pa.large_string())
     starts, lengths, data = _buffers(_one_spelling(texts))
@@ -80,8 +81,8 @@ def _buffers(texts: pa.Array) -> tuple[Ints, Ints, Array]:
     data = np.zeros(last - first + 8, np.uint8)
     if last > first:
         data[:-8] = np.frombuffer(data_buffer, np.uint8)[first:last]
-    starts = offsets[:-1] - first
-    lengths = np.diff(offsets)
+    starts: Ints = offsets[:-1] - first
+    lengths: Ints = offsets[1:] - offsets[:-1]
     if texts.null_count:
         lengths[texts.is_null().to_numpy(zero_copy_only=False)] = 0
     return starts, lengths, data

@@ -78,7 +78,7 @@ class IpcSource:
             size=found.size,
             digest=found.digest,
             names=self.names,
-            options={"ends": self._ends} | file_options(found),
+            options={"ends": self._ends} | file_options(self.location, found),
         )
         return unconsumed(whole, [] if again else known, columns, IpcReader)
 

@@ -69,7 +69,7 @@ class ParquetSource:
             size=found.size,
             digest=found.digest,
             names=self.names,
-            options=file_options(found),
+            options=file_options(self.location, found),
         )
         return unconsumed(whole, [] if again else known, columns, ParquetReader)
 

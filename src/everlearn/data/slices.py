@@ -63,7 +63,8 @@ class Consumed:
     """What a lineage has learned of a source: its rows from 0 to `stop`, by content.
 
     Args:
-        source, kind, location, stop, size, digest: as in the `Slice` that was learned.
+        source, kind, location, stop, size, digest: as in the `Slice` that was learned; the
+            location is the one at which it was planned, if it was copied since.
         row_digest: running digest of the compiled rows 0 … stop - 1 (see `RowDigest`), by which a
             Parquet file that was written anew and longer is recognised; empty if unknown.
     """
@@ -78,9 +79,8 @@ class Consumed:
 
     @classmethod
     def of(cls, part: Slice, row_digest: str = "") -> Consumed:
-        return cls(
-            part.source, part.kind, part.location, part.stop, part.size, part.digest, row_digest
-        )
+        location = part.options.get("origin", part.location)
+        return cls(part.source, part.kind, location, part.stop, part.size, part.digest, row_digest)
 
     @classmethod
     def from_increment(cls, row: Mapping[str, Any]) -> Consumed:

@@ -1,4 +1,4 @@
-"""The account of an increment: of every row that was read, whether it was learned, and if not why."""
+"""The account of an increment: of every row that was read, whether it was learned or why not."""
 
 from __future__ import annotations
 

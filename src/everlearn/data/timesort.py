@@ -179,8 +179,8 @@ class _Run:
                 np.ascontiguousarray(value).tofile(path.with_suffix("." + name))
         except OSError as error:
             raise StorageError(
-                f"no room to sort rows by time in {path.parent} ({error.strerror}); set TMPDIR to a "
-                "folder with more"
+                f"no room to sort rows by time in {path.parent} ({error.strerror}); "
+                "set TMPDIR to a folder with more"
             ) from error
         kinds = {name: (value.dtype, value.shape[1:]) for name, value in rows.items()}
         return cls(path, kinds, len(rows["part"]))
