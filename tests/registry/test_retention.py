@@ -136,6 +136,14 @@ def test_collection_removes_only_what_nothing_refers_to(registry: Registry) -> N
     assert stored(registry) == everything
     assert registry.collect(grace=0, exclusive=True).removed == (loose,)
     own = blobs_of(registry, 2) - blobs_of(registry, 1)
+    blobs = registry.parts.blobs
+    planned_drop = {"delays": [2]}
+    dry = collect(registry.database, blobs, grace=0, dry_run=True, as_if_dropped=planned_drop)
+    assert set(dry.removed) == own
+    for number in (1, 3):
+        planned_drop = {"delays": [2, number]}
+        more = collect(registry.database, blobs, grace=0, dry_run=True, as_if_dropped=planned_drop)
+        assert set(more.removed) >= own
     registry.drop("delays", 2)
     assert set(registry.collect(grace=0, exclusive=True).removed) == own
     assert stored(registry) == everything - {loose} - own
@@ -161,8 +169,8 @@ def test_a_blob_written_again_while_collecting_is_kept(
     age(local, digest, days=2)
     reachable = retention.reachable
 
-    def and_meanwhile(connection: sa.Connection) -> set[str]:
-        found = reachable(connection)
+    def and_meanwhile(connection: sa.Connection, *rest: None) -> set[str]:
+        found = reachable(connection, *rest)
         blobs.put(b"about to be used again")
         return found
 

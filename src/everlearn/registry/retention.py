@@ -7,7 +7,7 @@ next collection unless another version, a job or an increment refers to them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -164,6 +164,7 @@ def collect(
     dry_run: bool = False,
     exclusive: bool = False,
     also_keep: Iterable[str] = (),
+    as_if_dropped: Mapping[str, Sequence[int]] | None = None,
 ) -> Collection:
     """Remove the blobs that no version, hold-out, job or increment refers to.
 
@@ -176,6 +177,7 @@ def collect(
         dry_run: only say what would be removed.
         exclusive: nobody else uses the workspace, and this process opens it anew afterwards.
         also_keep: digests that are referred to from elsewhere.
+        as_if_dropped: model → versions to regard as dropped; for a dry run of `retain`.
 
     Raises:
         InputError: the grace period is too short; nothing was removed.
@@ -191,7 +193,7 @@ def collect(
         blobs.list()
     )  # before the rows are read: what is written from now on is not in it
     with database.read() as connection:
-        kept = reachable(connection) | set(also_keep)
+        kept = reachable(connection, as_if_dropped if dry_run else None) | set(also_keep)
     loose = [info for info in listed if info.digest not in kept]
     old = [info for info in loose if info.modified <= oldest]
     removed = old if dry_run else [info for info in old if _remove(blobs, info, oldest)]
@@ -213,17 +215,18 @@ def _remove(blobs: Blobs, info: BlobInfo, oldest: int) -> bool:
     return True
 
 
-def reachable(connection: sa.Connection) -> set[str]:
+def reachable(
+    connection: sa.Connection, as_if_dropped: Mapping[str, Sequence[int]] | None = None
+) -> set[str]:
     """Digests of all blobs that some row refers to. Errs on the side of keeping: everything in the
     JSON of those rows that looks like a digest counts."""
     versions, jobs, increments = schema.versions.c, schema.jobs.c, schema.increments.c
-    queries = [
-        sa.select(versions.manifest, versions.holdouts).where(versions.dropped_at.is_(None)),
-        sa.select(jobs.plan, jobs.checkpoint),
-        sa.select(increments.slice),
-    ]
+    whole = sa.select(versions.manifest, versions.holdouts).where(versions.dropped_at.is_(None))
+    for model, numbers in (as_if_dropped or {}).items():
+        key = model_id(connection, model)
+        whole = whole.where(sa.or_(versions.model_id != key, versions.number.not_in(numbers)))
     found: set[str] = set()
-    for query in queries:
+    for query in (whole, sa.select(jobs.plan, jobs.checkpoint), sa.select(increments.slice)):
         for row in connection.execute(query):
             for value in row:
                 _add_digests(value, found)
