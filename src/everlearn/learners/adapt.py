@@ -54,24 +54,7 @@ def as_learner(
     if isinstance(definition, Learner) and not isinstance(definition, type):
         return copy.deepcopy(definition)
     chain = definition if isinstance(definition, Chain) else Chain(definition)
-    from everlearn.learners.scikit import SklearnLearner
-
-    steps = [*chain.transformers, chain.estimator]
-    makers = [_maker(step, seed, index, labels) for index, step in enumerate(steps)]
-    encoder = chain.encoder or Encoder(numbers="as_is", missing="mean")
-    return cast(
-        Learner,
-        SklearnLearner(
-            encoder,
-            makers,
-            columns,
-            kind=_kind(chain.estimator, columns),
-            classes=classes,
-            sparse=_takes_sparse(steps[0]),
-            weighs=_takes(chain.estimator, "sample_weight"),
-            told=_takes(chain.estimator, "classes"),
-        ),
-    )
+    return _assembled(chain, columns, classes, seed, labels)
 
 
 def learner_kind(
@@ -94,6 +77,30 @@ def learner_kind(
         return definition.kind
     chain = definition if isinstance(definition, Chain) else Chain(definition)
     return _kind(chain.estimator, columns)
+
+
+def _assembled(
+    chain: Chain, columns: Columns, classes: int, seed: int, labels: Labels | None
+) -> Learner:
+    """The steps behind the protocol; what they take is asked of them."""
+    from everlearn.learners.scikit import SklearnLearner
+
+    steps = [*chain.transformers, chain.estimator]
+    makers = [_maker(step, seed, index, labels) for index, step in enumerate(steps)]
+    encoder = chain.encoder or Encoder(numbers="as_is", missing="mean")
+    return cast(
+        Learner,
+        SklearnLearner(
+            encoder,
+            makers,
+            columns,
+            kind=_kind(chain.estimator, columns),
+            classes=classes,
+            sparse=_takes_sparse(steps[0]),
+            weighs=_takes(chain.estimator, "sample_weight"),
+            told=_takes(chain.estimator, "classes"),
+        ),
+    )
 
 
 def _resolved(definition: Any, columns: Columns, classes: int) -> Any:

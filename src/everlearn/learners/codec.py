@@ -104,7 +104,7 @@ def restore(estimator: Any, part: Part, allowed: Iterable[type] = ()) -> None:
                 estimator.set_params(**{name: reader.read(value, name)})
             else:
                 setattr(estimator, name, reader.read(value, name))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"the state of {kind.__name__} is broken: {error}") from error
