@@ -39,7 +39,7 @@ _HOMES = {
     "Strategy": "strategies.strategy",
     "Window": "strategies.window",
     "Workspace": "workspace",
-    "learn": "workspace",
+    "learn": "jobs.direct",
     "open": "workspace",
 }
 """Public name → the module, under ``everlearn``, that defines it."""
@@ -109,6 +109,7 @@ if TYPE_CHECKING:
     from everlearn.data.order import Shuffle
     from everlearn.evaluation.gates import NonInferior
     from everlearn.evaluation.slices import Slice
+    from everlearn.jobs.direct import learn
     from everlearn.learners.chain import Chain
     from everlearn.learners.encoder import Encoder
     from everlearn.strategies.balanced import Balanced
@@ -118,7 +119,7 @@ if TYPE_CHECKING:
     from everlearn.strategies.reservoir import Reservoir
     from everlearn.strategies.strategy import Pretrained, Strategy
     from everlearn.strategies.window import Window
-    from everlearn.workspace import Workspace, learn, open
+    from everlearn.workspace import Workspace, open
 
 
 def __getattr__(name: str) -> Any:

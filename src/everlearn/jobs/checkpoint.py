@@ -8,6 +8,7 @@ deleted as soon as its successor is committed, so that a long job leaves nothing
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 
@@ -98,6 +99,14 @@ def area_url(blobs_url: str, job_id: int) -> str:
     return f"{blobs_url.rstrip('/')}-checkpoints/{job_id}"
 
 
+_LASTING = re.compile(r"fold/memory/held/(held|aside)/\d+|fold/ids/\d+|holdouts/block/.*")
+
+
 def is_lasting(name: str) -> bool:
-    """Whether a part is an immutable block that later states share."""
-    return "/block" in name or name.startswith("fold/ids/")
+    """Whether a part is an immutable block that later states share: of remembered rows, of ids
+    seen, of hold-out rows.
+
+    >>> is_lasting("fold/memory/held/held/0"), is_lasting("fold/learner/estimator")
+    (True, False)
+    """
+    return _LASTING.fullmatch(name) is not None

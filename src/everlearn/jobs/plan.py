@@ -28,6 +28,7 @@ from everlearn.data.columns import resolve
 from everlearn.data.increment import Reader
 from everlearn.data.slices import Consumed, Slice
 from everlearn.data.source import Source, open_sources
+from everlearn.data.tables import BlobStore
 from everlearn.jobs.queue import Queue
 from everlearn.learners.adapt import as_learner, learner_kind
 from everlearn.learners.growth import can_grow
@@ -175,7 +176,9 @@ class Planner:
             base_digest=base.state_digest if base else "",
             strategy=strategy,
             columns=columns,
-            classes=model.schema.classes or self._classes(model, columns, base, new),
+            classes=()
+            if base is not None and strategy.start == "champion"
+            else classes_beforehand(model, columns, new, self._parts.blobs),
             slices=tuple(new),
             holdout=model.holdout,
             given=given,
@@ -211,22 +214,6 @@ class Planner:
             if "schema" not in definitions.changes(former, made):
                 return Columns.from_json(self._parts.load(base.manifest)["columns"].meta)
         return resolved_columns(model, sources)
-
-    def _classes(
-        self, model: Model, columns: Columns, base: Version | None, new: Sequence[Slice]
-    ) -> tuple[Any, ...]:
-        """The classes of the first increment, for a learner that must know them beforehand.
-
-        This reads the increment once more; `Schema(classes=…)` saves it.
-        """
-        if base is not None or grows(model.learner, columns):
-            return ()
-        found: set[Any] = set()
-        with Reader(new, columns, chunk=65_536, blobs=self._parts.blobs) as reader:
-            for chunk in reader:
-                if chunk.batch.y is not None:
-                    found.update(set(chunk.batch.y.tolist()))
-        return tuple(sorted(found))
 
     def _add(self, name: str, plan: Plan, again: bool) -> int | Decision:
         """Queue the plan, unless the same fold was refused before."""
@@ -268,6 +255,21 @@ def _target_sample(sources: Sequence[Source], target: str) -> Array:
 def consumed(increment: Increment) -> Consumed:
     """What a source is recognised by that a version learned from."""
     return Consumed.from_increment({"slice": increment.slice, "reasons": increment.reasons})
+
+
+def classes_beforehand(
+    model: Model, columns: Columns, slices: Sequence[Slice], blobs: BlobStore
+) -> tuple[Any, ...]:
+    """The classes that a new learner is told of: those of the schema or, where the learner cannot
+    be told of others later, all that the increment has, for which it is read once more."""
+    if model.schema.classes or grows(model.learner, columns):
+        return model.schema.classes
+    found: set[Any] = set()
+    with Reader(slices, columns, chunk=65_536, blobs=blobs) as reader:
+        for chunk in reader:
+            if chunk.batch.y is not None:
+                found.update(set(chunk.batch.y.tolist()))
+    return tuple(sorted(found))
 
 
 def grows(learner: Any, columns: Columns) -> bool:
