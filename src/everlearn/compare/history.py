@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from everlearn.base import Array, Batch, Columns, Ints, Json
+from everlearn.base import Array, Batch, Columns, Floats, Ints, Json
 from everlearn.compare.timeline import Span, Timeline
 
 _BATCH = ("numbers", "categories", "times", "weight", "ids", "time", "label_time", "key")
@@ -54,11 +54,14 @@ class History:
         place[self.timeline.arrival] = np.arange(len(self))
         return place
 
+    @property
+    def target(self) -> Array:
+        """(n,) the target in the order of `batch`: class codes, or values for a regressor."""
+        return np.asarray(self.batch.y if self.codes is None else self.codes)
+
     def truth(self) -> Array:
         """(n,) the target of each event: class codes, or values for a regressor."""
-        target = self.batch.y if self.codes is None else self.codes
-        assert target is not None
-        return np.asarray(target)[self.position]
+        return np.asarray(self.target[self.position])
 
     def save(self, folder: Path) -> None:
         """Write everything as .npy files and one JSON file."""
@@ -66,9 +69,7 @@ class History:
             value = getattr(self.batch, name)
             if value is not None:
                 np.save(folder / f"{name}.npy", value)
-        target = self.batch.y if self.codes is None else self.codes
-        assert target is not None
-        np.save(folder / "target.npy", target)
+        np.save(folder / "target.npy", self.target)
         np.save(folder / "probes.npy", self.probes)
         for name in _TIMELINE:
             np.save(folder / f"timeline-{name}.npy", getattr(self.timeline, name))
@@ -80,7 +81,7 @@ class History:
         facts = json.loads((folder / "history.json").read_text())
         line = {name: _mapped(folder / f"timeline-{name}.npy") for name in _TIMELINE}
         spans = {name: Span(**facts["timeline"].pop(name)) for name in ("every", "tick")}
-        timeline = Timeline(**line, **spans, **facts.pop("timeline"))
+        made: dict[str, Any] = {**line, **spans, **facts.pop("timeline")}
         target = _mapped(folder / "target.npy")
         classes = tuple(facts.pop("classes"))
         codes = target if facts["kind"] == "classifier" else None
@@ -90,7 +91,7 @@ class History:
             codes=codes,
             classes=classes,
             columns=Columns.from_json(facts.pop("columns")),
-            timeline=timeline,
+            timeline=Timeline(**made),
             probes=_mapped(folder / "probes.npy"),
             sources=tuple(facts.pop("sources")),
             **facts,
@@ -118,6 +119,12 @@ def values_of(codes: Ints, classes: tuple[Any, ...]) -> Array:
     """(n,) values of the target as the fold takes them: float64, or objects that are `str`."""
     kind: Any = object if classes and isinstance(classes[0], str) else np.float64
     return np.array(classes, dtype=kind)[codes]
+
+
+def errors_of(answer: Array, truth: Array, kind: str) -> Floats:
+    """(n,) what is paid for an answer: 1 for a wrong class, or a regressor's absolute error."""
+    wrong = answer != truth if kind == "classifier" else np.abs(answer - truth)
+    return np.asarray(wrong, np.float64)
 
 
 def _mapped(path: Path) -> Array:

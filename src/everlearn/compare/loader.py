@@ -58,7 +58,7 @@ def load_history(
     batch, seconds, set_aside = _read(sources, columns, blobs)
     notes = [_set_aside(set_aside, len(batch))] if set_aside else []
     batch = _by_time(batch, notes)
-    spans = {
+    spans: dict[str, Any] = {
         "rows": len(batch),
         "every": Span.parse(every) if every is not None else None,
         "tick": _tick(tick, schema),
@@ -213,7 +213,9 @@ def _classes(y: Array | None, kind: str, schema: Schema) -> tuple[Array | None, 
     values = [float(value) if not isinstance(value, str) else value for value in schema.classes]
     found = sorted({*np.unique(y).tolist(), *values})
     if len(found) < 2:
-        raise InputError(f"the target has one value only, {found[0]!r}: there is nothing to predict")
+        raise InputError(
+            f"the target has one value only, {found[0]!r}: there is nothing to predict"
+        )
     place = {value: code for code, value in enumerate(found)}
     if y.dtype == object:
         codes = np.fromiter((place[value] for value in y.tolist()), np.int64, len(y))

@@ -44,7 +44,9 @@ def run_all(history: History, task: Task, workers: int, report: Report) -> tuple
     except SpecError:
         told = ""  # a class of a notebook: only this process has it
     if workers == 1 or not told:
-        return [_run_here(history, task, number, report) for number in range(len(task.plans))], False
+        return [
+            _run_here(history, task, number, report) for number in range(len(task.plans))
+        ], False
     with tempfile.TemporaryDirectory(prefix="everlearn-compare-") as name:
         folder = Path(name)
         history.save(folder)

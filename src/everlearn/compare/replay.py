@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from everlearn.base import Array, Batch, Floats, Ints, Prediction, State
-from everlearn.compare.history import History
+from everlearn.compare.history import History, errors_of
 from everlearn.compare.periods import Groups
 from everlearn.compare.strategies import Plan
 from everlearn.compare.timeline import NEVER
@@ -151,10 +151,11 @@ class _Replay:
             if start == known:
                 return
             self.fold = self._fresh(known)
-            self._learn(start, known)
+            self._learn(start, known, self.plan.strategy.order)
         else:
             self._begin(known)
-            self._learn(self.done, known)
+            by_tick = self.plan.when == "both"
+            self._learn(self.done, known, "stream" if by_tick else self.plan.strategy.order)
         reading = (self.rows_read - read_before) * self.history.read_seconds
         self.seconds.append(time.process_time() - before + reading)
         self.learned_at[self.done : known] = moment
@@ -194,11 +195,11 @@ class _Replay:
             relive(self.fold, strategy.chunk, 0, lambda rows: None)
             self.fold.replays = False
 
-    def _learn(self, start: int, stop: int) -> None:
+    def _learn(self, start: int, stop: int, order: Any) -> None:
         """Learn the labels from the start-th to become known up to the stop-th."""
         strategy = self.plan.strategy
         for again in range(strategy.passes):
-            for chunk in self._chunks(start, stop, again):
+            for chunk in self._chunks(start, stop, order, again):
                 if self.fold.memory is None:
                     self.fold.learn(chunk)
                 else:
@@ -207,31 +208,27 @@ class _Replay:
         self.rows_read += (stop - start) * strategy.passes
         self.rows_learned += (stop - start) * strategy.passes
 
-    def _chunks(self, start: int, stop: int, again: int) -> Iterator[Batch]:
-        """The rows of an increment in the strategy's order, chunk by chunk."""
+    def _chunks(self, start: int, stop: int, order: Any, again: int) -> Iterator[Batch]:
+        """The rows of an increment in an order, chunk by chunk."""
         strategy = self.plan.strategy
-        rows = self._ordered(start, stop, again)
+        rows = self._ordered(start, stop, order, again)
         for place in range(start, stop, strategy.chunk):
             piece = slice(place, min(stop, place + strategy.chunk))
             chosen = piece if rows is None else rows[piece.start - start : piece.stop - start]
             yield self.history.batch.take(chosen)
 
-    def _ordered(self, start: int, stop: int, again: int) -> Ints | None:
+    def _ordered(self, start: int, stop: int, order: Any, again: int) -> Ints | None:
         """(stop − start,) rows in the order in which they are learned; None for that of arrival."""
-        order = self.plan.strategy.order
         if order == "stream":
             return None
         if order == "time":
             return start + np.argsort(self.line.arrival[start:stop], kind="stable")
-        windows = range(start, stop, order.buffer)
-        return np.concatenate(
-            [
-                first + np.random.default_rng([order.seed, again, number]).permutation(
-                    min(stop, first + order.buffer) - first
-                )
-                for number, first in enumerate(windows)
-            ]
-        )
+        seed = self.plan.strategy.seed if order.seed is None else order.seed
+        pieces = []
+        for number, first in enumerate(range(start, stop, order.buffer)):
+            generator = np.random.default_rng([seed, again, number])
+            pieces.append(first + generator.permutation(min(stop - first, order.buffer)))
+        return np.concatenate(pieces)
 
     # --- answering ---------------------------------------------------------------------------
 
@@ -290,11 +287,7 @@ class _Replay:
         """(m,) error of each event: wrong or not, or the absolute error of a regressor."""
         rows = self.position[events]
         value, _ = self._predict(rows)
-        target = self.history.batch.y if self.history.codes is None else self.history.codes
-        assert target is not None
-        if self.history.codes is None:
-            return np.abs(value - target[rows])
-        return (value != target[rows]).astype(np.float64)
+        return errors_of(value, self.history.target[rows], self.history.kind)
 
     def _test_groups(self, group: int) -> None:
         """Fill a row of the transfer matrix: the score on each group's probes, right now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from everlearn.base import Array
+from everlearn.base import Array, Floats
 from everlearn.compare.advice import NAMES
 from everlearn.compare.results import Results
 from everlearn.compare.scores import Score
@@ -91,76 +92,112 @@ def scatter(results: Results) -> Any:
 
 
 def series(results: Results) -> Any:
-    """The metrics of every period, as a plotly figure with a button for each metric."""
+    """The metrics of every period, as a plotly figure with a button for each view."""
     from plotly import graph_objects as go
 
-    metrics = [name for name in _series_order(results) if name in results.scores[0].over_time]
+    views = _views(results)
     figure = go.Figure()
     start = _moments(results)
-    for metric in metrics:
+    for number, view in enumerate(views):
         for score, colour in _coloured(results):
-            values = score.over_time.get(metric, np.full(len(start), np.nan))
             figure.add_scatter(
                 x=start,
-                y=values,
+                y=view.lines[score.name],
                 name=score.name,
                 mode="lines",
                 connectgaps=True,
-                visible=metric == metrics[0],
+                visible=number == 0,
                 line={"color": colour, "width": 3 if score.name == results.choice else 1.6},
                 hovertemplate="%{y:.4f}",
             )
     count = len(results.scores)
     buttons = [
         {
-            "label": NAMES.get(metric, metric),
+            "label": view.label,
             "method": "update",
             "args": [
-                {"visible": [number // count == at for number in range(count * len(metrics))]},
-                {"yaxis.title.text": NAMES.get(metric, metric)},
+                {"visible": [place // count == number for place in range(count * len(views))]},
+                {"yaxis.title.text": view.axis},
             ],
         }
-        for at, metric in enumerate(metrics)
+        for number, view in enumerate(views)
     ]
-    if len(metrics) > 1:
-        menu = {"type": "buttons", "direction": "right", "x": 0.0, "y": 1.14, "xanchor": "left"}
-        figure.update_layout(updatemenus=[{**menu, "buttons": buttons, "showactive": True}])
-    figure.update_yaxes(title=NAMES.get(metrics[0], metrics[0]) if metrics else "")
+    menu = {"type": "buttons", "direction": "right", "x": 0.0, "y": 1.14, "xanchor": "left"}
+    figure.update_layout(updatemenus=[{**menu, "buttons": buttons, "showactive": True}])
+    figure.update_yaxes(title=views[0].axis)
     figure.update_xaxes(title="row" if results.unit == "rows" else "")
     figure.update_layout(hovermode="x unified")
     return _styled(figure, height=480)
 
 
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What one button of the chart over time shows: strategy → (P,) values."""
+
+    label: str
+    axis: str
+    lines: dict[str, Floats]
+
+
+def _views(results: Results) -> list[_View]:
+    """The metrics of each period, and what each strategy has gained over the worst one so far."""
+    order = dict.fromkeys([results.metric, "roc_auc", "log_loss", "accuracy", "mae", "rmse"])
+    nothing = np.full(len(results.starts), np.nan)
+    views = []
+    for metric in order:
+        lines = {score.name: score.over_time.get(metric, nothing) for score in results.scores}
+        if any(np.isfinite(values).any() for values in lines.values()):
+            name = NAMES.get(metric, metric)
+            views.append(_View(name, f"{name} of the period", lines))
+    if len(results.scores) > 1 and views:
+        views.insert(1, _gain(results, views[0]))
+    return views
+
+
+def _gain(results: Results, view: _View) -> _View:
+    """The mean of the metric so far, as what it is better than `never`'s, or the worst one's."""
+    sign = 1.0 if results.metric in _BETTER_UP else -1.0
+    weight = np.maximum(np.cumsum(results.rows_in_period), 1)
+    means = {
+        name: np.cumsum(np.nan_to_num(values) * results.rows_in_period) / weight
+        for name, values in view.lines.items()
+    }
+    floor = "never" if "never" in means else results.ranked[-1].name
+    lines = {name: sign * (mean - means[floor]) for name, mean in means.items()}
+    return _View(f"gain over {floor}", f"{view.label} gained over {floor}, mean so far", lines)
+
+
 def bars(results: Results) -> Any:
-    """What each strategy costs in money, as a plotly figure."""
+    """How much dearer each strategy is than the cheapest, as a plotly figure."""
     from plotly import graph_objects as go
 
-    ordered = sorted(results.scores, key=lambda score: (score.cost or {}).get("total", 0.0))
-    names = [score.name for score in ordered]
+    ordered = sorted(results.scores, key=_total)
+    least = _total(ordered[0])
     figure = go.Figure()
-    for part, label, colour in (("errors", "errors", "#d1495b"), ("cpu", "CPU time", "#1f6fb4")):
-        values = [(score.cost or {}).get(part, 0.0) for score in ordered]
-        figure.add_bar(x=names, y=values, name=label, marker_color=colour)
+    figure.add_bar(
+        x=[score.name for score in ordered],
+        y=[_total(score) - least for score in ordered],
+        text=[f"{_total(score):,.2f}" for score in ordered],
+        textposition="outside",
+        marker_color="#1f6fb4",
+    )
     if results.hindsight is not None:
         figure.add_hline(
-            y=results.hindsight.cost,
+            y=results.hindsight.cost - least,
             line={"dash": "dash", "color": "#1c2430"},
             annotation_text="best schedule of full retrainings, in hindsight",
+            annotation_position="top left",
         )
-    figure.update_layout(barmode="stack")
-    figure.update_yaxes(title="money")
-    return _styled(figure, height=400)
+    figure.update_yaxes(title=f"more than {ordered[0].name}")
+    return _styled(figure, height=400, legend=False)
+
+
+def _total(score: Score) -> float:
+    return (score.cost or {}).get("total", 0.0)
 
 
 def _coloured(results: Results) -> list[tuple[Score, str]]:
-    return [
-        (score, COLOURS[number % len(COLOURS)]) for number, score in enumerate(results.scores)
-    ]
-
-
-def _series_order(results: Results) -> list[str]:
-    found = dict.fromkeys([results.metric, "roc_auc", "log_loss", "accuracy", "mae", "rmse"])
-    return list(found)
+    return [(score, COLOURS[number % len(COLOURS)]) for number, score in enumerate(results.scores)]
 
 
 def _moments(results: Results) -> Array:
@@ -171,8 +208,8 @@ def _floor(results: Results) -> float | None:
     """The answer that needs no model, where it is near enough to be drawn."""
     known = results.baselines.get("majority") or results.baselines.get("mean") or {}
     floor = known.get(results.metric)
-    values = [score.metrics.get(results.metric) for score in results.scores]
-    values = [value for value in values if value is not None]
+    found = [score.metrics.get(results.metric) for score in results.scores]
+    values = [value for value in found if value is not None]
     if floor is None or not values:
         return None
     low, high = min(values), max(values)
@@ -208,7 +245,9 @@ def _notes(notes: Sequence[str]) -> str:
     if not notes:
         return ""
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return f'<h2>What to know before you trust this</h2><div class="card notes"><ul>{items}</ul></div>'
+    return (
+        f'<h2>What to know before you trust this</h2><div class="card notes"><ul>{items}</ul></div>'
+    )
 
 
 def _table(results: Results) -> str:
@@ -242,7 +281,8 @@ def _money(results: Results) -> str:
         return ""
     return (
         '<h2>In money</h2><div class="card"><figure>' + _html(bars(results)) + "<figcaption>"
-        "At the prices that were given. The schedule in hindsight covers full retraining only."
+        "What each strategy costs at the prices that were given; the sum stands above the bar. The "
+        "schedule in hindsight covers full retraining only."
         "</figcaption></figure></div>"
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from everlearn.base import Array, Floats, InputError, Ints, Prediction
-from everlearn.compare.history import History
+from everlearn.compare.history import History, errors_of
 from everlearn.compare.replay import Run
 from everlearn.compare.strategies import Plan
 from everlearn.evaluation.intervals import Interval, paired_interval, time_blocks
@@ -223,18 +223,13 @@ def _losses_by(metric: str, answers: list[Prediction], scale: Scale) -> list[Flo
         return None
 
 
-def errors_of(run: Run, scale: Scale) -> Floats:
-    """(m,) what an error costs one price of: a wrong class, or one unit of absolute error."""
-    if scale.kind == "classifier":
-        return (run.value != scale.truth).astype(np.float64)
-    return np.abs(run.value - scale.truth)
-
-
-def price(scores: list[Score], runs: list[Run], scale: Scale, cpu_hour: float, error: float) -> None:
+def price(
+    scores: list[Score], runs: list[Run], scale: Scale, cpu_hour: float, error: float
+) -> None:
     """Fill in the costs in money."""
     for given, run in zip(scores, runs, strict=True):
         cpu = cpu_hour * given.cpu_seconds / 3600.0
-        errors = error * float(errors_of(run, scale).sum())
+        errors = error * float(errors_of(run.value, scale.truth, scale.kind).sum())
         given.cost = {"cpu": cpu, "errors": errors, "total": cpu + errors}
 
 
@@ -277,7 +272,7 @@ def _regression(truth: Array, answer: Floats) -> dict[str, float | None]:
 
 
 def wait_in_words(wait: float | None, unit: str) -> str:
-    """"2.5 h", "3.4 d", or "120 rows"."""
+    """ "2.5 h", "3.4 d", or "120 rows"."""
     if wait is None:
         return "–"
     if unit == "rows":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -16,6 +15,7 @@ Rows = Literal["new", "all", "window"]
 
 WINDOW_PERIODS = 4
 REPLAY_ROWS = 20_000
+SHUFFLED_ROWS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +65,17 @@ def built_in(name: str) -> Plan:
         "never": Plan("never", Strategy(), "once", "new", words="trained once, never again"),
         "batch": Plan(
             "batch",
-            Strategy(start="scratch"),
+            Strategy(start="scratch", order=_shuffle()),
             "period",
             "all",
-            words="a full retraining on all history at the end of each period",
+            words="a full retraining on all history, shuffled, at the end of each period",
         ),
         "window": Plan(
             "window",
-            Strategy(start="scratch"),
+            Strategy(start="scratch", order=_shuffle()),
             "period",
             "window",
-            words=f"a full retraining on the last {WINDOW_PERIODS} periods, every period",
+            words=f"a full retraining on the last {WINDOW_PERIODS} periods, shuffled, every period",
         ),
         "incremental": Plan(
             "incremental",
@@ -100,7 +100,7 @@ def built_in(name: str) -> Plan:
         ),
         "hybrid": Plan(
             "hybrid",
-            Strategy(),
+            Strategy(order=_shuffle()),
             "both",
             "all",
             words="online, and replaced by a full retraining at the end of each period",
@@ -109,6 +109,13 @@ def built_in(name: str) -> Plan:
     if name not in made:
         raise InputError(f"there is no strategy {name!r}; use some of {', '.join(BUILT_IN)}")
     return made[name]
+
+
+def _shuffle() -> Any:
+    """A full retraining sees its rows in random order, as `fit` of scikit-learn's does."""
+    from everlearn.data.order import Shuffle
+
+    return Shuffle(SHUFFLED_ROWS)
 
 
 def make_plans(strategies: Any = None) -> list[Plan]:
@@ -149,7 +156,12 @@ def _plan(item: Any) -> Plan:
     if isinstance(item, str):
         return built_in(item)
     if isinstance(item, Strategy):
-        words = item.describe()
-        name = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:40] or "strategy"
-        return Plan(name, item, "period", "new", words=words)
+        return Plan(_name(item), item, "period", "new", words=item.describe())
     raise InputError(f"a strategy is a name or a Strategy, not {item!r}")
+
+
+def _name(strategy: Strategy) -> str:
+    """A short name: "champion", "champion-reservoir", "scratch-everything", …"""
+    start = strategy.start if isinstance(strategy.start, str) else "given"
+    parts = [strategy.memory, strategy.retention, strategy.adaptation]
+    return "-".join([start, *(type(part).__name__.lower() for part in parts if part is not None)])

@@ -76,7 +76,7 @@ def cells(score: Score, results: Results) -> list[str]:
 
 
 def behind_in_words(score: Score) -> str:
-    """"+0.0123 ± 0.0045", or "best"."""
+    """ "+0.0123 ± 0.0045", or "best"."""
     if score.behind is None:
         return "best" if score.finite else "–"
     reach = score.behind.high - score.behind.mean

@@ -103,8 +103,8 @@ class Timeline:
 
     def edges_to_learn(self) -> Ints:
         """Ends of periods at which an update may serve somebody, the end of warm-up first."""
-        edges = self.edges[self.warmup : -1]
-        return edges[edges <= self.time[-1]]
+        edges: Ints = self.edges[self.warmup : -1]
+        return np.asarray(edges[edges <= self.time[-1]], np.int64)
 
     def ticks(self) -> Ints:
         """Multiples of a tick, after warm-up, at which at least one new label is known."""
