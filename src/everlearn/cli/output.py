@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the model.")]
 
+SHOWN_METRICS = ("accuracy", "log_loss", "roc_auc", "mae", "rmse", "r2", "reconstruction_error")
+"""Metrics that are shown to people, those of them that are known; --json has all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

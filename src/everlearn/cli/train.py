@@ -8,7 +8,15 @@ import typer
 
 from everlearn.base import Decision, Json
 from everlearn.cli import INTERRUPTED, REFUSED
-from everlearn.cli.output import AsJson, figure, opened, plain, say, show_json
+from everlearn.cli.output import (
+    SHOWN_METRICS,
+    AsJson,
+    figure,
+    opened,
+    plain,
+    say,
+    show_json,
+)
 from everlearn.cli.progress import display
 
 if TYPE_CHECKING:
@@ -85,9 +93,9 @@ def _told(result: JobResult) -> list[str]:
         lines.append(f"went on from a checkpoint, {result.resumed_from:,} rows in")
     for item in result.increments:
         lines.append(_told_increment(plain(item)))
-    known = {name: value for name, value in result.metrics.items() if isinstance(value, float)}
+    known = [name for name in SHOWN_METRICS if result.metrics.get(name) is not None]
     if known:
-        told = ", ".join(f"{name} {figure(value)}" for name, value in known.items())
+        told = ", ".join(f"{name} {figure(result.metrics[name])}" for name in known)
         lines.append(f"before learning each chunk: {told}")
     if result.version is not None:
         lines.append(f"version {result.version}: {result.decision.reason}")
@@ -105,9 +113,8 @@ def _told_increment(item: Json) -> str:
     ):
         if item.get(name):
             kept += f", {item[name]:,} {words}"
-    for reason, told in (item.get("reasons") or {}).items():
-        count = told.get("count") if isinstance(told, dict) else told
-        kept += f"\n  {count} × {reason}"
+    for reason, count in (item.get("reasons") or {}).get("set_aside", {}).items():
+        kept += f"\n  set aside: {count:,} × {reason}"
     return kept
 
 

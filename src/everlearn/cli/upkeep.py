@@ -115,6 +115,7 @@ def _show(found: Json, done: str, as_json: bool) -> None:
         return
     typer.echo(done)
     for name, value in found.items():
-        if isinstance(value, dict):
-            value = sum(len(item) if isinstance(item, list) else item for item in value.values())
-        typer.echo(f"  {name.replace('_', ' ')}: {figure(value)}")
+        if name == "dropped":
+            value = ", ".join(f"{model} {numbers}" for model, numbers in value.items() if numbers)
+        if not isinstance(value, list) and value != "":
+            typer.echo(f"  {name.replace('_', ' ')}: {figure(value)}")

@@ -8,6 +8,7 @@ import typer
 
 from everlearn.base import Json
 from everlearn.cli.output import (
+    SHOWN_METRICS,
     AsJson,
     ModelName,
     figure,
@@ -17,8 +18,6 @@ from everlearn.cli.output import (
     show_table,
     when,
 )
-
-SHOWN_METRICS = ("accuracy", "log_loss", "roc_auc", "mae", "rmse", "r2")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -106,20 +105,48 @@ def diff(
     if as_json:
         show_json(found)
         return
-    for name, value in found.items():
-        _show_section(name.replace("_", " "), value)
+    _show_metrics(found)
+    for side in ("a", "b"):
+        _show_learned(found, side)
+    if found["churn"]:
+        _show_churn(found["churn"])
+    if found["same_state"]:
+        typer.echo("both have the same state")
+    elif found["parts"]:
+        changed = (f"{name} {how}" for name, how in found["parts"].items())
+        typer.echo(f"parts of the state: {', '.join(changed)}")
+    if found["definition"]:
+        typer.echo(f"the definition differs in {', '.join(found['definition'])}")
+    for move in found["history"]:
+        typer.echo(f"{when(move['at'])}: {_told_move(move)}")
 
 
-def _show_section(name: str, value: Json) -> None:
-    """One entry of a diff: a table for a list of records, lines for an object."""
-    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        typer.echo(f"{name}:")
-        columns = list(dict.fromkeys(key for item in value for key in item))
-        show_table(columns, [[figure(item.get(key)) for key in columns] for item in value], "")
-    elif isinstance(value, dict) and value:
-        typer.echo(f"{name}:")
-        for key, item in value.items():
-            told = " → ".join(figure(part) for part in item) if isinstance(item, list) else item
-            typer.echo(f"  {key}: {told if isinstance(told, str) else figure(told)}")
-    else:
-        typer.echo(f"{name}: {figure(value)}")
+def _show_metrics(found: Json) -> None:
+    """The metrics that people look at: while it learned, and on its hold-out rows."""
+    rows = []
+    for start, words in (("", "while learning"), ("recent.candidate.", "on hold-outs")):
+        for name in SHOWN_METRICS:
+            values = found["metrics"].get(start + name)
+            if values is not None:
+                rows.append([f"{name} {words}", *(figure(value) for value in values.values())])
+    a, b = (f"version {found[side]['number']}#" for side in ("a", "b"))
+    show_table(("metric", a, b, "difference#"), rows, "no metrics are known")
+
+
+def _show_learned(found: Json, side: str) -> None:
+    number, other = found[side]["number"], found["b" if side == "a" else "a"]["number"]
+    for item in found["learned"][side]:
+        typer.echo(
+            f"only version {number}, not {other}, learned {item['source']}: rows"
+            f" {figure(item['start'])} to {figure(item['stop'])}, {figure(item['rows'])} learned"
+        )
+
+
+def _show_churn(churn: Json) -> None:
+    known = (f"{name.replace('_', ' ')} {figure(value)}" for name, value in churn.items())
+    typer.echo(f"answers on hold-out rows: {', '.join(known)}")
+
+
+def _told_move(move: Json) -> str:
+    places = [figure(move[name]) for name in ("version_from", "version_to")]
+    return f"{move['name']} {' → '.join(places)} ({move['action']}): {move['reason']}"
