@@ -15,9 +15,9 @@ from everlearn.base import Decision, Json, Model, Part, Schema, State, state_dig
 from everlearn.registry import aliases, versions
 from everlearn.registry.registry import Registry
 from everlearn.registry.versions import Increment
-from everlearn.storage.blobs import Blobs
 from everlearn.storage.database import Database
 from everlearn.storage.parts import PartStore
+from everlearn.storage.stores import open_blobs
 
 POSTGRES = [
     url
@@ -86,7 +86,7 @@ def local(sqlite_url: str, tmp_path: Path) -> Iterator[Registry]:
 
 def opened(url: str, folder: Path) -> Iterator[Registry]:
     database = Database.open(url)
-    yield Registry(database, PartStore(Blobs.open(folder / "blobs")))
+    yield Registry(database, PartStore(open_blobs(folder / "blobs")))
     database.close()
 
 

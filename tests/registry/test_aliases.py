@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from everlearn.base import ConflictError, InputError, NotFoundError
 from everlearn.registry import aliases
 from everlearn.registry.registry import Registry
-from everlearn.storage.blobs import Blobs
 from everlearn.storage.database import Database
 from everlearn.storage.parts import PartStore
+from everlearn.storage.stores import open_blobs
 from tests.registry.conftest import MODEL, add_version
 
 
@@ -170,7 +170,7 @@ def test_of_fifty_concurrent_promotions_one_wins(registry: Registry) -> None:
 
 
 def promote_some(url: str, folder: Path, numbers: range, barrier: Any, wins: Any) -> None:
-    registry = Registry(Database.open(url), PartStore(Blobs.open(folder)))
+    registry = Registry(Database.open(url), PartStore(open_blobs(folder)))
 
     def attempt(number: int) -> None:
         barrier.wait()

@@ -14,9 +14,9 @@ from everlearn.registry import versions
 from everlearn.registry.environment import environment
 from everlearn.registry.registry import Registry
 from everlearn.storage import schema
-from everlearn.storage.blobs import Blobs
 from everlearn.storage.database import Database
 from everlearn.storage.parts import PartStore
+from everlearn.storage.stores import open_blobs
 from tests.registry.conftest import MODEL, add_version, increment, state_of
 
 CONTRACT = [
@@ -133,7 +133,7 @@ def test_writers_side_by_side_leave_no_gap(registry: Registry) -> None:
 
 
 def append(url: str, folder: Path, count: int) -> None:
-    registry = Registry(Database.open(url), PartStore(Blobs.open(folder)))
+    registry = Registry(Database.open(url), PartStore(open_blobs(folder)))
     for _ in range(count):
         with registry.database.write() as connection:
             add(connection, registry)
