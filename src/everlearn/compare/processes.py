@@ -89,20 +89,25 @@ class _Pool:
         """Start a strategy's process, pass its progress on, and wait for its end."""
         name = self.task.plans[number].name
         with tempfile.TemporaryFile("w+") as errors:
-            process = self._start(number, errors)
-            assert process.stdout is not None
-            last: dict[str, str] = {}
-            for line in process.stdout:
-                said = json.loads(line)
-                if "error" in said:
-                    last = said
-                else:
-                    with self.lock:
-                        self.report(name, said["done"], said["total"])
-            if process.wait() != 0 and not self.failed:
+            with self._start(number, errors) as process:
+                last = self._listen(name, process)
+            if process.returncode != 0 and not self.failed:
                 errors.seek(0)
                 self._stop()
                 raise _as_error(name, last, errors.read())
+
+    def _listen(self, name: str, process: subprocess.Popen[str]) -> dict[str, str]:
+        """Pass progress on until the process ends; returns the error that it said, if any."""
+        assert process.stdout is not None
+        last: dict[str, str] = {}
+        for line in process.stdout:
+            said = json.loads(line)
+            if "error" in said:
+                last = said
+            else:
+                with self.lock:
+                    self.report(name, said["done"], said["total"])
+        return last
 
     def _start(self, number: int, errors: IO[str]) -> subprocess.Popen[str]:
         threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

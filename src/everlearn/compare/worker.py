@@ -19,7 +19,7 @@ from everlearn.base import EverlearnError, Json
 from everlearn.compare.history import History
 from everlearn.compare.replay import Run, replay
 from everlearn.compare.strategies import Plan
-from everlearn.registry.definitions import from_config, to_config
+from everlearn.registry.config import from_config, to_config
 
 _ARRAYS = ("value", "proba", "update_seconds", "update_moments", "transfer", "serving")
 _FIGURES = ("name", "cpu_seconds", "rows_learned", "rows_read", "labels_used", "wait")
