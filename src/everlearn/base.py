@@ -163,7 +163,7 @@ class Part:
         return self._digest
 
     def stored(self, load: Callable[[], Part]) -> None:
-        """Say that the part is now stored and can be loaded again, so that `release` may drop it."""
+        """Say that the part is stored now, and can be loaded: `release` may drop it."""
         self._load = load
 
     def release(self) -> None:
@@ -448,7 +448,8 @@ class Learner(Protocol):
 
     def learn(self, batch: Batch, score: int = 0) -> Prediction | None:
         """Learn the rows in their order; with `score`, also return what was predicted for the
-        first `score` rows before they were learned (each just before it, if learning is per row)."""
+        first `score` rows before they were learned (if learning is per row: each just before it).
+        """
         ...
 
     def grow(self, classes: int) -> bool:

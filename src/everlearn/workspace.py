@@ -34,6 +34,7 @@ from everlearn.storage.blobs import Blobs
 from everlearn.storage.copy import backup, copy_workspace
 from everlearn.storage.database import Database
 from everlearn.storage.parts import PartStore
+from everlearn.storage.stores import open_blobs
 
 DEFAULT = ".everlearn"
 DATABASE_NAME, BLOBS_NAME = "everlearn.db", "blobs"
@@ -57,7 +58,7 @@ def open(location: str | os.PathLike[str] = DEFAULT, *, create: bool = True) -> 
     if not create and "://" not in os.fspath(location) and not Path(location).is_dir():
         raise NotFoundError(f"there is no workspace at {os.fspath(location)!r}")
     database = Database.open(database_url, create=create)
-    return Workspace(database, Blobs.open(blobs_url))
+    return Workspace(database, open_blobs(blobs_url))
 
 
 def places(location: str | os.PathLike[str]) -> tuple[str, str]:
@@ -235,7 +236,7 @@ class Workspace:
         """Copy everything into another, empty workspace, verified."""
         target = Database.open(database)
         try:
-            report = copy_workspace(self.database, self.blobs, target, Blobs.open(blobs))
+            report = copy_workspace(self.database, self.blobs, target, open_blobs(blobs))
         finally:
             target.close()
         return report.to_json()

@@ -16,10 +16,10 @@ import numpy as np
 import sqlalchemy as sa
 
 from everlearn.base import Part, StorageError, state_digest
-from everlearn.storage.blobs import Blobs
 from everlearn.storage.database import Database
 from everlearn.storage.parts import PartStore
 from everlearn.storage.schema import definitions, models, versions
+from everlearn.storage.stores import open_blobs
 
 MEMORY = Part({"rows": np.arange(900.0)})
 
@@ -29,7 +29,7 @@ class Workspace:
 
     def __init__(self, folder: Path) -> None:
         self.database = Database.open(f"sqlite:///{folder}/workspace.db")
-        self.parts = PartStore(Blobs.open(folder / "blobs"))
+        self.parts = PartStore(open_blobs(folder / "blobs"))
 
     def store(self, number: int) -> None:
         state = {"learner": Part({"w": np.full(300, float(number))}), "memory": MEMORY}

@@ -9,6 +9,7 @@ import pytest
 
 from everlearn.base import InputError, IntegrityError, StorageError
 from everlearn.storage.blobs import RENEW_SECONDS, Blobs
+from everlearn.storage.stores import open_blobs
 from everlearn.testing.blobs import BlobsSuite
 
 
@@ -18,7 +19,7 @@ class TestFolder(BlobsSuite):
         self.folder = tmp_path / "a folder"
 
     def open_blobs(self) -> Blobs:
-        return Blobs.open(self.folder)
+        return open_blobs(self.folder)
 
 
 class TestS3(BlobsSuite):
@@ -27,7 +28,7 @@ class TestS3(BlobsSuite):
         self.url = s3_url
 
     def open_blobs(self) -> Blobs:
-        return Blobs.open(self.url)
+        return open_blobs(self.url)
 
 
 def _path(blobs: Blobs, digest: str) -> Path:
@@ -36,28 +37,28 @@ def _path(blobs: Blobs, digest: str) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Blobs:
-    return Blobs.open(tmp_path / "blobs")
+    return open_blobs(tmp_path / "blobs")
 
 
 def test_a_file_url_is_a_folder(tmp_path: Path) -> None:
-    digest = Blobs.open(tmp_path / "b c").put(b"x")
-    assert Blobs.open(f"file://{tmp_path}/b%20c").get(digest) == b"x"
+    digest = open_blobs(tmp_path / "b c").put(b"x")
+    assert open_blobs(f"file://{tmp_path}/b%20c").get(digest) == b"x"
 
 
 def test_a_folder_takes_no_options(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="endpoint"):
-        Blobs.open(tmp_path, endpoint="http://x")
+        open_blobs(tmp_path, endpoint="http://x")
 
 
 def test_an_unknown_kind_of_url_is_refused() -> None:
     with pytest.raises(InputError, match="gopher://x"):
-        Blobs.open("gopher://x/y")
+        open_blobs("gopher://x/y")
 
 
 def test_a_place_that_is_no_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="file"):
-        Blobs.open(tmp_path / "file")
+        open_blobs(tmp_path / "file")
 
 
 @pytest.mark.parametrize("position", [0, 5, -1])
@@ -108,12 +109,12 @@ def test_what_a_killed_writer_left_is_removed_after_a_day(folder: Blobs) -> None
     (temporary / "young").touch()
     (temporary / "old").touch()
     os.utime(temporary / "old", (time.time() - 100_000,) * 2)
-    Blobs.open(folder.url)
+    open_blobs(folder.url)
     assert [path.name for path in temporary.iterdir()] == ["young"]
 
 
 def test_handles_can_be_copied_for_another_process(blobs_url: str) -> None:
-    blobs = Blobs.open(blobs_url)
+    blobs = open_blobs(blobs_url)
     assert copy.copy(blobs).get(blobs.put(b"x")) == b"x"
 
 
@@ -129,12 +130,12 @@ def test_s3_takes_options_instead_of_the_environment(
     for name in list(os.environ):
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
-    blobs = Blobs.open(s3_url, **options)
+    blobs = open_blobs(s3_url, **options)
     assert copy.copy(blobs).get(blobs.put(b"x")) == b"x"
 
 
 def test_s3_that_does_not_answer_is_a_storage_error() -> None:
-    blobs = Blobs.open(
+    blobs = open_blobs(
         "s3://bucket/prefix",
         endpoint="http://127.0.0.1:1",
         access_key_id="test",
@@ -147,7 +148,7 @@ def test_s3_that_does_not_answer_is_a_storage_error() -> None:
 
 
 def test_s3_without_its_bucket_is_a_storage_error(s3_url: str) -> None:
-    blobs = Blobs.open("s3://no-such-bucket-here/prefix")
+    blobs = open_blobs("s3://no-such-bucket-here/prefix")
     with pytest.raises(StorageError):
         blobs.put(b"x")
 
@@ -155,7 +156,7 @@ def test_s3_without_its_bucket_is_a_storage_error(s3_url: str) -> None:
 def test_a_flipped_byte_in_s3_is_refused_and_named(s3_url: str) -> None:
     import obstore
 
-    blobs = Blobs.open(s3_url)
+    blobs = open_blobs(s3_url)
     digest = blobs.put(b"0123456789")
     store = blobs._store  # type: ignore[attr-defined]
     obstore.put(store, f"{digest[:2]}/{digest[2:]}", b"012345678x")
@@ -164,6 +165,6 @@ def test_a_flipped_byte_in_s3_is_refused_and_named(s3_url: str) -> None:
 
 
 def test_s3_has_more_blobs_than_one_page(s3_url: str) -> None:
-    blobs = Blobs.open(s3_url)
+    blobs = open_blobs(s3_url)
     digests = {blobs.put(b"%d" % i) for i in range(120)}
     assert {info.digest for info in blobs.list()} == digests

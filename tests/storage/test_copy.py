@@ -24,6 +24,7 @@ from everlearn.storage.schema import (
     models,
     versions,
 )
+from everlearn.storage.stores import open_blobs
 
 JOB = {
     "model_id": 1,
@@ -108,7 +109,7 @@ def _check_states(database: Database, blobs: Blobs, count: int = 3) -> None:
 @pytest.fixture
 def source(tmp_path: Path) -> Iterator[tuple[Database, Blobs]]:
     with closing(Database.open(f"sqlite:///{tmp_path}/source.db")) as database:
-        blobs = Blobs.open(tmp_path / "source-blobs")
+        blobs = open_blobs(tmp_path / "source-blobs")
         _fill(database, blobs)
         yield database, blobs
 
@@ -116,7 +117,7 @@ def source(tmp_path: Path) -> Iterator[tuple[Database, Blobs]]:
 @pytest.fixture
 def target(tmp_path: Path) -> Iterator[tuple[Database, Blobs]]:
     with closing(Database.open(f"sqlite:///{tmp_path}/target.db")) as database:
-        yield database, Blobs.open(tmp_path / "target-blobs")
+        yield database, open_blobs(tmp_path / "target-blobs")
 
 
 def test_sqlite_and_folder_to_postgresql_and_s3_and_back(
@@ -127,7 +128,7 @@ def test_sqlite_and_folder_to_postgresql_and_s3_and_back(
 ) -> None:
     told: list[tuple[int, int]] = []
     with closing(Database.open(postgres_url)) as middle:
-        bucket = Blobs.open(s3_url)
+        bucket = open_blobs(s3_url)
         report = copy_workspace(*source, middle, bucket, lambda *now: told.append(now))
         assert _rows(middle) == _rows(source[0])
         _check_states(middle, bucket)
@@ -168,12 +169,12 @@ def test_a_workspace_with_models_is_not_overwritten(source: tuple[Database, Blob
 
 def test_an_empty_workspace_is_copied(target: tuple[Database, Blobs], database_url: str) -> None:
     with closing(Database.open(database_url)) as source:
-        report = copy_workspace(source, Blobs.open(f"{target[1].url}-none"), *target)
+        report = copy_workspace(source, open_blobs(f"{target[1].url}-none"), *target)
     assert report.blobs == 0 and set(report.rows.values()) == {0}
 
 
 def test_more_rows_than_a_page(target: tuple[Database, Blobs], database_url: str) -> None:
-    blobs = Blobs.open(f"{target[1].url}-source")
+    blobs = open_blobs(f"{target[1].url}-source")
     with closing(Database.open(database_url)) as source:
         rows = [{"name": f"{i} é{'Zz'[i % 2]}", "created_at": i} for i in range(1234)]
         with source.write() as connection:
@@ -245,13 +246,13 @@ def test_backup_is_a_workspace_of_its_own(source: tuple[Database, Blobs], tmp_pa
     assert [path.name for path in place.parent.iterdir()] == ["monday"]
     with closing(Database.open(f"sqlite:///{place}/workspace.db", create=False)) as database:
         assert _rows(database) == _rows(source[0])
-        _check_states(database, Blobs.open(place / "blobs"))
+        _check_states(database, open_blobs(place / "blobs"))
     with pytest.raises(InputError, match="monday"):
         backup(*source, place)
 
 
 def test_backup_while_in_use_is_one_moment(database_url: str, tmp_path: Path) -> None:
-    blobs = Blobs.open(tmp_path / "busy-blobs")
+    blobs = open_blobs(tmp_path / "busy-blobs")
     with closing(Database.open(database_url)) as database:
         _fill(database, blobs, count=2)
         stop = threading.Event()
@@ -277,6 +278,6 @@ def test_backup_while_in_use_is_one_moment(database_url: str, tmp_path: Path) ->
         assert report.rows["increments"] == report.rows["alias_history"] == count
         place = tmp_path / f"backup-{i}"
         with closing(Database.open(f"sqlite:///{place}/workspace.db")) as copied:
-            _check_states(copied, Blobs.open(place / "blobs"), count)
+            _check_states(copied, open_blobs(place / "blobs"), count)
             with copied.read() as connection:
                 assert set(connection.execute(sa.select(aliases.c.version)).scalars()) == {count}

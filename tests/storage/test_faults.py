@@ -14,7 +14,7 @@ import pytest
 
 from everlearn.base import NotFoundError, StorageError
 from everlearn.storage import blobs as module
-from everlearn.storage.blobs import Blobs
+from everlearn.storage.stores import open_blobs
 
 HERE = Path(__file__).parent
 CHANGES = ("open", "write", "fsync", "mkdir", "rename", "read")
@@ -58,11 +58,11 @@ def _names_and_contents(folder: Path) -> dict[str, bytes]:
 def test_any_call_that_fails_leaves_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
-    before = Blobs.open(tmp_path).put(b"stored before")
+    before = open_blobs(tmp_path).put(b"stored before")
     calls = 0
     while True:
         calls += 1
-        blobs = Blobs.open(tmp_path)
+        blobs = open_blobs(tmp_path)
         data = b"new %d" % calls
         disk = Disk(calls, error)
         monkeypatch.setattr(module, "os", disk)
@@ -89,7 +89,7 @@ def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.Monke
             return os.write(descriptor, data[:3])
 
     monkeypatch.setattr(module, "os", ShortWrites())
-    blobs = Blobs.open(tmp_path)
+    blobs = open_blobs(tmp_path)
     assert blobs.get(blobs.put(b"0123456789")) == b"0123456789"
 
 
@@ -101,7 +101,7 @@ def test_what_reads_differently_is_not_named(
             return os.write(descriptor, bytes(data).replace(b"5", b"4"))
 
     monkeypatch.setattr(module, "os", FlippedBit())
-    blobs = Blobs.open(tmp_path)
+    blobs = open_blobs(tmp_path)
     with pytest.raises(StorageError, match="differs"):
         blobs.put(b"0123456789")
     assert not _names_and_contents(tmp_path)
@@ -142,7 +142,7 @@ def test_a_name_is_given_to_durable_bytes_and_is_durable_itself(
 ) -> None:
     disk = PowerLoss()
     monkeypatch.setattr(module, "os", disk)
-    blobs = Blobs.open(tmp_path)
+    blobs = open_blobs(tmp_path)
     for data in (b"a", b"b" * 100_000, b"a"):
         blobs.put(data)
         assert not disk.unsynced_files and not disk.unsynced_names
@@ -152,22 +152,22 @@ def test_a_name_is_given_to_durable_bytes_and_is_durable_itself(
 def test_a_name_that_another_process_gave_is_made_durable_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digest = Blobs.open(tmp_path).put(b"from another process")
+    digest = open_blobs(tmp_path).put(b"from another process")
     disk = PowerLoss()
     path = tmp_path / digest[:2] / digest[2:]
     disk.unsynced_names = {str(path), str(path.parent)}
     monkeypatch.setattr(module, "os", disk)
-    Blobs.open(tmp_path).put(b"from another process")
+    open_blobs(tmp_path).put(b"from another process")
     assert not disk.unsynced_names
 
 
 def test_a_blob_that_vanishes_while_it_is_read_is_missing(tmp_path: Path) -> None:
-    blobs = Blobs.open(tmp_path)
+    blobs = open_blobs(tmp_path)
     digest = blobs.put(b"x")
     shutil.rmtree(tmp_path / digest[:2])
     with pytest.raises(NotFoundError, match=digest):
         blobs.get(digest)
-    assert Blobs.open(tmp_path).put(b"x") == digest
+    assert open_blobs(tmp_path).put(b"x") == digest
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from everlearn.base import IntegrityError, NotFoundError, Part, state_digest
 from everlearn.storage import parts as module
 from everlearn.storage.blobs import Blobs
 from everlearn.storage.parts import PartStore, decode_part, encode_part
+from everlearn.storage.stores import open_blobs
 
 DTYPES = st.one_of(
     hnp.integer_dtypes(endianness="?"),
@@ -35,7 +36,7 @@ META = st.recursive(
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> Blobs:
-    return Blobs.open(tmp_path / "blobs")
+    return open_blobs(tmp_path / "blobs")
 
 
 def _count(blobs: Blobs) -> int:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from everlearn.base import Batch, Held, Memory, state_digest
-from everlearn.storage.blobs import Blobs
 from everlearn.storage.parts import PartStore
+from everlearn.storage.stores import open_blobs
 from everlearn.strategies import Balanced, Everything, Prioritized, Reservoir, Window
 from everlearn.strategies.block import BLOCK
 from everlearn.testing.memory import losses_of, make_rows, same_rows
@@ -33,7 +33,7 @@ def size(folder: Path) -> int:
     "memory", [Reservoir(4000), Balanced(4000), Prioritized(4000), Window(rows=4000), Everything()]
 )
 def test_versions_share_what_they_remember(tmp_path: Path, memory: Memory) -> None:
-    store, generator = PartStore(Blobs.open(tmp_path)), np.random.default_rng(0)
+    store, generator = PartStore(open_blobs(tmp_path)), np.random.default_rng(0)
     held = memory.open()
 
     def version(start: int, stop: int) -> int:
@@ -53,7 +53,7 @@ def test_versions_share_what_they_remember(tmp_path: Path, memory: Memory) -> No
 
 
 def test_a_large_memory_lies_on_disk(tmp_path: Path) -> None:
-    store, generator = PartStore(Blobs.open(tmp_path)), np.random.default_rng(0)
+    store, generator = PartStore(open_blobs(tmp_path)), np.random.default_rng(0)
     block = BLOCK * (8 + 1 + 1) * 8
     held: Held = Everything().open()
     tracemalloc.start()

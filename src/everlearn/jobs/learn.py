@@ -301,11 +301,11 @@ class Fold:
         unknown = self.labels.encode(batch.y) < 0
         if not unknown.any():
             return batch, None
-        fresh = sorted(set(batch.y[unknown].tolist()))
-        if self.learner.grow(len(self.labels) + len(fresh)):
-            self.labels.extend(fresh)
-            return batch, None
-        return batch.take(~unknown), unknown
+        for value in sorted(set(batch.y[unknown].tolist())):
+            if self.learner.grow(len(self.labels) + 1):
+                self.labels.extend([value])
+        unknown = self.labels.encode(batch.y) < 0
+        return (batch.take(~unknown), unknown) if unknown.any() else (batch, None)
 
     def _losses(self, batch: Batch, prediction: Prediction) -> Floats:
         if batch.y is None:

@@ -34,9 +34,9 @@ from everlearn.jobs.queue import Job, Queue
 from everlearn.registry import aliases, definitions, versions
 from everlearn.registry.config import from_config, to_config
 from everlearn.registry.versions import Increment
-from everlearn.storage.blobs import Blobs
 from everlearn.storage.database import Database
 from everlearn.storage.parts import PartStore
+from everlearn.storage.stores import open_blobs
 from everlearn.strategies.strategy import Strategy
 
 UNSEEN_CLASS = "a class that the learner cannot be told of any more"
@@ -123,7 +123,7 @@ class Runner:
             ChangedError: a file is not the one that was planned.
         """
         resumed_from = (job.checkpoint or {}).get("rows", 0)
-        area = Blobs.open(area_url(self.parts.blobs.url, job.id))
+        area = open_blobs(area_url(self.parts.blobs.url, job.id))
         if job.state != "committed":
             job = Run(self, job, Checkpoints(self.parts, area), check, report).carry_out()
         crash_point("job.committed")

@@ -18,7 +18,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from blake3 import blake3
 
@@ -54,32 +53,7 @@ class Blobs(ABC):
     """A store of immutable bytes, addressed by digest. Safe for many threads and processes."""
 
     url: str
-    """Where it is, in the form that `Blobs.open` takes."""
-
-    @staticmethod
-    def open(url: str | os.PathLike[str], **storage_options: Any) -> Blobs:
-        """The store at a folder, ``file://…``, or an object store's URL (``s3://bucket/prefix``).
-
-        Args:
-            url: a path, or a URL. A folder is made if it is missing; a bucket must exist.
-            storage_options: settings of the object store (``endpoint``, ``region``, …); what is
-                not given is taken from the environment (``AWS_ENDPOINT_URL``, …).
-
-        Raises:
-            InputError: options for a folder, or a URL of an unknown kind.
-            StorageError: the folder cannot be made or written.
-        """
-        text = os.fspath(url)
-        scheme = urlsplit(text).scheme if "://" in text else ""
-        if scheme in ("", "file"):
-            if storage_options:
-                raise InputError(
-                    f"a folder takes no storage options, got {sorted(storage_options)}"
-                )
-            return FolderBlobs(unquote(urlsplit(text).path) if scheme else text)
-        from everlearn.storage.objects import ObjectBlobs
-
-        return ObjectBlobs(text, **storage_options)
+    """Where it is, in the form that `open_blobs` takes."""
 
     @abstractmethod
     def put(self, data: bytes | memoryview) -> str:

@@ -33,6 +33,7 @@ from everlearn.base import (
 from everlearn.storage import schema
 from everlearn.storage.blobs import Blobs
 from everlearn.storage.database import Database
+from everlearn.storage.stores import open_blobs
 
 Progress = Callable[[int, int], None]
 """Told of the blobs copied so far, and of how many there are."""
@@ -129,7 +130,7 @@ def backup(
     try:
         target = Database.open(f"sqlite:///{partial / database_name}")
         try:
-            blobs = Blobs.open(partial / blobs_name)
+            blobs = open_blobs(partial / blobs_name)
             report = copy_workspace(source, source_blobs, target, blobs, progress)
         finally:
             target.close()

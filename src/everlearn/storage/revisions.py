@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from everlearn.base import NotFoundError, StorageError
-from everlearn.storage.database import Database
+
+if TYPE_CHECKING:
+    from everlearn.storage.database import Database
 
 HEAD = "0001"
 """The newest revision in `migrations/versions`, so that Alembic is loaded only when needed."""
