@@ -41,9 +41,7 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(events: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path, list[str]]:
     out = tmp_path_factory.mktemp("out")
     lines: list[str] = []
-    results = compare(
-        str(events), SCHEMA, every="4d", out=out, workers=2, progress=lines.append
-    )
+    results = compare(str(events), SCHEMA, every="4d", out=out, workers=2, progress=lines.append)
     return results, out, lines
 
 
@@ -248,8 +246,13 @@ def test_labels_are_not_leaked_by_any_strategy(tmp_path: Path) -> None:
     coin = rng.integers(0, 2, 1_000).astype(float)
     y = np.repeat(coin, 2)  # pairs of equal labels, an hour apart
     time = data["time"][0] + np.arange(2_000) * 3_600_000_000
-    told = {**data, "time": time, "known": time + 2 * 3_600_000_000, "y": y, "x": rng.normal(
-        size=(2_000, 2))}
+    told = {
+        **data,
+        "time": time,
+        "known": time + 2 * 3_600_000_000,
+        "y": y,
+        "x": rng.normal(size=(2_000, 2)),
+    }
     path = write_csv(tmp_path / "pairs.csv", told)
     results = compare(str(path), SCHEMA, every="5d", tick="1h", learner=quick(), workers=1)
     for score in results.scores:

@@ -7,9 +7,11 @@ import pytest
 from sklearn.linear_model import SGDClassifier
 from sklearn.neural_network import MLPClassifier
 
+import everlearn
 from everlearn.base import Batch, Part, Prediction, State
 from everlearn.compare.replay import replay
-from everlearn.compare.strategies import BUILT_IN, Plan, built_in, make_plans
+from everlearn.compare.strategies import BUILT_IN, Plan, as_code, as_jobs, built_in, make_plans
+from everlearn.compare.timeline import Span
 from everlearn.data.order import Shuffle
 from everlearn.learners.default import LogisticRegression
 from everlearn.strategies.everything import Everything
@@ -194,3 +196,14 @@ def test_a_user_strategy_gets_a_name_of_its_own() -> None:
     named = make_plans({"mine": Strategy(), "also": "batch"})
     assert [plan.name for plan in named] == ["mine", "also"]
     assert make_plans("never, batch")[1].name == "batch"
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_what_jobs_can_do_is_said_in_code(name: str) -> None:
+    for every in (Span.parse("7d"), Span.parse("500rows")):
+        plan = built_in(name)
+        strategy = as_jobs(plan, every)
+        assert (strategy is None) == (name in ("online", "hybrid"))
+        if strategy is not None:
+            names = {name: getattr(everlearn, name) for name in everlearn.__all__}
+            assert eval(as_code(strategy), names) == strategy

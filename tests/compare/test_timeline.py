@@ -41,9 +41,9 @@ def test_a_span_is_written_in_its_longest_unit() -> None:
     ]
 
 
-moments = st.lists(
-    st.tuples(st.integers(0, 60), st.integers(-1, 80)), min_size=6, max_size=60
-).map(lambda pairs: sorted(pairs))
+moments = st.lists(st.tuples(st.integers(0, 60), st.integers(-1, 80)), min_size=6, max_size=60).map(
+    lambda pairs: sorted(pairs)
+)
 
 
 @given(moments, st.integers(1, 30), st.integers(1, 10), st.integers(0, 70))
@@ -61,9 +61,7 @@ def test_known_at_t_are_labels_up_to_t_of_events_before_t(
         return
     at = moment * HOUR
     known = set(line.arrival[: line.known_at(at)].tolist())
-    truth = {
-        i for i in range(len(time)) if label[i] != NO_TIME and label[i] <= at and time[i] < at
-    }
+    truth = {i for i in range(len(time)) if label[i] != NO_TIME and label[i] <= at and time[i] < at}
     assert known == truth
     assert (np.diff(line.available) >= 0).all()
     assert line.before(at) == int((time < at).sum())
@@ -106,9 +104,7 @@ def test_a_delay_is_added_and_zero_means_right_after() -> None:
 def test_warm_up_lasts_until_labels_are_known() -> None:
     time = np.arange(400) * (DAY // 10) + START
     prompt = make_timeline(time, None, rows=400, every=Span(2 * DAY))
-    late = make_timeline(
-        time, None, rows=400, every=Span(2 * DAY), label_delay=Span(9 * DAY)
-    )
+    late = make_timeline(time, None, rows=400, every=Span(2 * DAY), label_delay=Span(9 * DAY))
     assert prompt.warmup == 1
     assert late.warmup == 5  # at 10 d the labels of 1 day are known: half of a period
     assert late.known_at(late.start) == 11

@@ -123,8 +123,8 @@ def _against_never(results: Results) -> list[str]:
 
 def _jobs(results: Results) -> list[str]:
     choice = results[results.choice]
-    if choice.is_job or results.best_job == choice.name:
-        return []
+    if choice.is_job:
+        return _in_code(choice)
     job = results[results.best_job]
     if not job.is_job:
         return []
@@ -134,8 +134,17 @@ def _jobs(results: Results) -> list[str]:
         f"{choice.name} needs a service that learns all the time (a label waits {wait} before the "
         f"serving model knows it). With jobs on a schedule, choose {job.name}: {job.words}; "
         f"{NAMES[results.metric]} {figure(job, results.metric)}, {seconds(job.cpu_seconds)} of CPU "
-        f"time, and a label waits {late}."
+        f"time, and a label waits {late}.",
+        *_in_code(job),
     ]
+
+
+def _in_code(score: Score) -> list[str]:
+    """How to say it in the file that defines a model."""
+    if not score.code:
+        return []
+    once = " and train it once" if score.name == "never" else ""
+    return [f"In the file that defines your model, say strategy={score.code}{once}."]
 
 
 def _against_baseline(results: Results) -> list[str]:

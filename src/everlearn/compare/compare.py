@@ -20,7 +20,7 @@ from everlearn.compare.processes import run_all
 from everlearn.compare.replay import Run
 from everlearn.compare.results import Hindsight, Results
 from everlearn.compare.scores import Scale, baselines, price, rank, score
-from everlearn.compare.strategies import Plan, make_plans
+from everlearn.compare.strategies import Plan, as_code, as_jobs, make_plans
 from everlearn.compare.worker import Task
 
 Say = Callable[[str], None]
@@ -111,6 +111,9 @@ def _judge(
     if prices is not None:
         price(scores, runs, scale, *prices)
     line = history.timeline
+    for given, plan in zip(scores, task.plans, strict=True):
+        strategy = as_jobs(plan, line.every)
+        given.code = "" if strategy is None else as_code(strategy)
     count = int(scale.period.max()) + 1
     results = Results(
         scores=scores,

@@ -144,7 +144,8 @@ class Results:
     def _more(self, name: str) -> dict[str, Any]:
         score = self[name]
         behind = {key: interval.to_json() for key, interval in score.behind_by.items()}
-        return {"words": score.words, "is_job": score.is_job, "behind_best_by": behind}
+        said = {"words": score.words, "is_job": score.is_job, "code": score.code}
+        return said | {"behind_best_by": behind}
 
     def _row(self, score: Score) -> dict[str, Any]:
         names = (*CLASSIFIER_METRICS, *(REGRESSOR_METRICS if self.kind == "regressor" else ()))

@@ -39,6 +39,7 @@ class Score:
 
     Args:
         name, words, is_job: of its plan.
+        code: the `Strategy` with which jobs do the same, as Python; "" where jobs cannot.
         rows: events that were scored.
         metrics: name → value in all, None where it is not defined.
         over_time: metric → (P,) its value in each scored period, NaN where it is not defined.
@@ -72,6 +73,7 @@ class Score:
     labels_used: float | None = None
     cost: dict[str, float] | None = None
     finite: bool = True
+    code: str = ""
 
     @property
     def level(self) -> bool:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from everlearn.base import InputError
+from everlearn.compare.timeline import Span
+from everlearn.strategies.everything import Everything
 from everlearn.strategies.reservoir import Reservoir
 from everlearn.strategies.strategy import Strategy
+from everlearn.strategies.window import Window
 
 When = Literal["once", "period", "tick", "both"]
 Rows = Literal["new", "all", "window"]
@@ -148,6 +151,47 @@ def make_plans(strategies: Any = None) -> list[Plan]:
     if not plans:
         raise InputError(f"no strategy is named; use some of {', '.join(BUILT_IN)}")
     return plans
+
+
+def as_jobs(plan: Plan, every: Span) -> Strategy | None:
+    """The `Strategy` with which a model's jobs do what a plan does, or None where jobs cannot.
+
+    A full retraining as a job learns what the memory holds in the order of arrival, so that it
+    needs the memory of everything, or of the window.
+
+    Args:
+        every: the period between jobs.
+    """
+    if not plan.is_job:
+        return None
+    if plan.rows == "all":
+        return replace(plan.strategy, start="scratch", memory=Everything(), order="stream")
+    if plan.rows == "window":
+        length = every.length * plan.window
+        span = Span(length, every.unit)
+        memory = Window(rows=length) if every.unit == "rows" else Window(time=str(span))
+        return replace(plan.strategy, start="scratch", memory=memory, order="stream")
+    return plan.strategy
+
+
+def as_code(value: Any) -> str:
+    """Python that makes an equal strategy or memory: only what is not at its default is said.
+
+    >>> as_code(Strategy(memory=Reservoir(20_000)))
+    'Strategy(memory=Reservoir(20_000))'
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000:
+        return f"{value:_}"
+    if not is_dataclass(value) or isinstance(value, type):
+        return repr(value)
+    said = []
+    for item in fields(value):
+        given = getattr(value, item.name)
+        if item.default is MISSING:
+            said.append(as_code(given))
+        elif given != item.default:
+            said.append(f"{item.name}={as_code(given)}")
+    return f"{type(value).__name__}({', '.join(said)})"
 
 
 def _plan(item: Any) -> Plan:
