@@ -6,7 +6,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -20,21 +19,24 @@ from everlearn.data.answers import read_rows, restored
 from everlearn.data.compiler import compile_rows
 from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.evaluation.trial import hold_trial
+from everlearn.jobs.checkpoint import Checkpoints
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.plan import Planner, Request
 from everlearn.jobs.queue import OPEN, Job, Queue, worker_name
 from everlearn.jobs.run import JobResult, Report, Runner
 from everlearn.jobs.worker import attempt, work
-from everlearn.registry import aliases, bundle, definitions, versions
+from everlearn.registry.aliases import CHAMPION
 from everlearn.registry.config import from_config
-from everlearn.registry.diff import diff
-from everlearn.registry.models import names
-from everlearn.registry.retention import DAY, Retention, collect, retain
+from everlearn.registry.registry import Registry
+from everlearn.registry.retention import DAY, Retention, collect
+from everlearn.registry.spec import load_spec
+from everlearn.registry.versions import Version
 from everlearn.storage.blobs import Blobs
 from everlearn.storage.copy import backup, copy_workspace
 from everlearn.storage.database import Database
 from everlearn.storage.parts import PartStore
 from everlearn.storage.stores import open_blobs
+from everlearn.strategies.strategy import Strategy
 
 DEFAULT = ".everlearn"
 DATABASE_NAME, BLOBS_NAME = "everlearn.db", "blobs"
@@ -89,6 +91,7 @@ class Workspace:
     def __init__(self, database: Database, blobs: Blobs, *, lease_seconds: float = 30.0) -> None:
         self.database, self.blobs = database, blobs
         self.parts = PartStore(blobs)
+        self.registry = Registry(database, self.parts)
         self.queue = Queue(database, lease_seconds)
         self.runner = Runner(database, self.parts, self.queue)
         self.planner = Planner(database, self.parts, self.queue)
@@ -124,12 +127,9 @@ class Workspace:
         if not isinstance(definition, Model):
             text = os.fspath(definition)
             if not text.endswith(".py"):
-                with self.database.read() as connection:
-                    stored = definitions.definition(connection, text)
-                return ModelHandle(self, text, stored.number)
-            definition, source = definitions.load_spec(text)
-        with self.database.write() as connection:
-            made = definitions.define(connection, definition, source)
+                return ModelHandle(self, text, self.registry.definition(text).number)
+            definition, source = load_spec(text)
+        made = self.registry.define(definition, source)
         return ModelHandle(self, definition.name, made.number)
 
     # --- jobs ---
@@ -215,21 +215,20 @@ class Workspace:
             JSON: the collection's counts, and the versions dropped per model.
         """
         dropped: dict[str, list[int]] = {}
-        for name in self.model_names() if retention is not None else ():
-            assert retention is not None
-            with self.database.write() as connection:
-                dropped[name] = retain(connection, name, retention, dry_run=dry_run)
-        found = collect(self.database, self.blobs, grace=grace, dry_run=dry_run)
+        if retention is not None:
+            for name in self.registry.models():
+                dropped[name] = self.registry.retain(name, retention, dry_run=dry_run)
+        found = collect(
+            self.database, self.blobs, grace=grace, dry_run=dry_run, as_if_dropped=dropped
+        )
+        if not dry_run:
+            for job in self.queue.jobs(states=("failed", "dead", "skipped")):
+                Checkpoints(self.parts, job.id).remove()
         return found.to_json() | {"dropped": dropped}
-
-    def model_names(self) -> list[str]:
-        """Names of all models, sorted."""
-        with self.database.read() as connection:
-            return names(connection)
 
     def import_version(self, path: str | os.PathLike[str], *, trust: bool = False) -> Json:
         """Add a version that `ModelHandle.export` wrote. It serves once it is promoted."""
-        model, number = bundle.import_(self.database, self.parts, path, trust=trust)
+        model, number = self.registry.import_(path, trust=trust)
         return {"model": model, "number": number}
 
     def copy(self, database: str, blobs: str) -> Json:
@@ -274,6 +273,7 @@ class ModelHandle:
 
     def __init__(self, workspace: Workspace, name: str, definition: int) -> None:
         self.workspace, self.name, self.definition = workspace, name, definition
+        self._registry = workspace.registry
         self._served: tuple[int, Fold] | None = None
 
     def train(
@@ -366,18 +366,16 @@ class ModelHandle:
 
     def versions(self) -> list[Json]:
         """All versions in the order of their numbers, as JSON."""
-        with self._read() as connection:
-            return [item.to_json() for item in versions.list_versions(connection, self.name)]
+        return [item.to_json() for item in self._registry.versions(self.name)]
 
     def history(self) -> list[Json]:
         """All moves of all aliases, oldest first, as JSON."""
-        with self._read() as connection:
-            return [item.to_json() for item in aliases.history(connection, self.name)]
+        return [item.to_json() for item in self._registry.history(self.name)]
 
     def champion(self) -> int | None:
         """The number of the version that serves, or None."""
-        with self._read() as connection:
-            return aliases.current(connection, self.name)
+        found = self._registry.champion(self.name)
+        return None if found is None else found.number
 
     def rollback(self, to: int | None = None) -> Json:
         """Make an earlier champion champion again, with its memory and its position in the log.
@@ -388,37 +386,32 @@ class ModelHandle:
         Raises:
             InputError: there is nothing to go back to.
         """
-        with self.workspace.database.write() as connection:
-            return aliases.rollback(connection, self.name, to).to_json()
+        return self._registry.rollback(self.name, to).to_json()
 
     def promote(self, number: int, *, reason: str | None = None) -> Json:
         """Make a version champion by hand, whatever the gate said of it.
 
         Raises:
             NotFoundError: there is no such version, or its state was removed.
+            ConflictError: the champion was moved at the same time.
         """
         said = reason or "promoted by hand"
-        with self.workspace.database.write() as connection:
-            stands = aliases.current(connection, self.name)
-            return aliases.move(
-                connection, self.name, aliases.CHAMPION, number, expected=stands, reason=said
-            ).to_json()
+        stands = self.champion()
+        return self._registry.promote(self.name, number, expected=stands, reason=said).to_json()
 
     def diff(self, a: int, b: int) -> Json:
         """What differs between two versions: metrics, what was learned, churn on the hold-outs."""
-        with self._read() as connection:
-            both = [versions.get(connection, self.name, number) for number in (a, b)]
-        found = None
+        both = [self._registry.version(self.name, number) for number in (a, b)]
+        churn = None
         if all(version.dropped_at is None for version in both):
-            held = max(both, key=lambda version: version.number).holdouts
-            rows = HoldOuts.load(self.workspace.parts.load(held))
-            found = hold_trial(self._load(b), self._load(a), rows).churn(slice(None))
-        with self._read() as connection:
-            return diff(connection, self.name, a, b, churn=found).to_json()
+            newer = max(both, key=lambda version: version.number)
+            rows = HoldOuts.load(self._registry.holdouts(self.name, newer))
+            churn = hold_trial(self._load(both[1]), self._load(both[0]), rows).churn(slice(None))
+        return self._registry.diff(self.name, a, b, churn=churn).to_json()
 
     def export(self, number: int, path: str | os.PathLike[str]) -> Path:
         """Write one version, whole and verified, into one file."""
-        return bundle.export(self.workspace.database, self.workspace.parts, self.name, number, path)
+        return self._registry.export(self.name, number, path)
 
     def load(self, version: int | None = None) -> Fold:
         """The state of a version, every digest verified; the champion's unless given."""
@@ -426,23 +419,16 @@ class ModelHandle:
 
     def _fold(self, version: int | None) -> tuple[int, Fold]:
         """(number, fold) of a version; the one used last is kept in memory."""
-        with self._read() as connection:
-            number = version or aliases.require_champion(connection, self.name)
-        if self._served is None or self._served[0] != number:
-            self._served = (number, self._load(number))
+        found = self._registry.version(self.name, version or CHAMPION)
+        if self._served is None or self._served[0] != found.number:
+            self._served = (found.number, self._load(found))
         return self._served
 
-    def _load(self, number: int) -> Fold:
-        with self._read() as connection:
-            versions.check_exists(connection, self.name, number, whole=True)
-            found = versions.get(connection, self.name, number)
-            made = definitions.definition(connection, self.name, found.definition)
-        state = self.workspace.parts.load(found.manifest)
-        for name, part in state.items():
-            if not name.startswith("memory/"):
-                _ = part.arrays
-        strategy = replace(from_config(found.strategy, made.source), memory=None)
-        return Fold.load(state, made.model().learner, strategy)
-
-    def _read(self) -> AbstractContextManager[sa.Connection]:
-        return self.workspace.database.read()
+    def _load(self, version: Version) -> Fold:
+        """A fold that answers; its memory is verified, and left where it is."""
+        made = self._registry.definition(self.name, version.definition)
+        state = self._registry.state(self.name, version)
+        for part in state.values():
+            _ = part.arrays  # reads and verifies
+        strategy: Strategy = from_config(version.strategy, made.source)
+        return Fold.load(state, made.section("learner"), replace(strategy, memory=None))

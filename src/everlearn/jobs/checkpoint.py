@@ -9,13 +9,16 @@ deleted as soon as its successor is committed, so that a long job leaves nothing
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from everlearn.base import Json, Part, State, crash_point
 from everlearn.jobs.queue import Job, Queue
 from everlearn.storage.blobs import Blobs
 from everlearn.storage.parts import Manifest, PartStore
+from everlearn.storage.stores import open_blobs
 
 SHARE_OF_TIME = 0.02
 """A checkpoint is due when writing it costs at most this share of the time since the last one."""
@@ -54,13 +57,20 @@ class Checkpoints:
     """The checkpoints of one job.
 
     Args:
-        parts: the workspace's store.
-        area: the folder of the job's own (see `area_url`).
+        parts: the workspace's store. The job's own folder is beside its blobs, so that a
+            collection of those does not see it; credentials of an object store come from the
+            environment.
+        job: its id.
     """
 
-    def __init__(self, parts: PartStore, area: Blobs) -> None:
-        self._parts, self._area = parts, area
+    def __init__(self, parts: PartStore, job: int) -> None:
+        self._parts = parts
+        self._url = f"{parts.blobs.url.rstrip('/')}-checkpoints/{job}"
         self._passing: Manifest = {}
+
+    @cached_property
+    def _area(self) -> Blobs:
+        return open_blobs(self._url)
 
     def save(self, queue: Queue, job: Job, state: State, progress: Json) -> None:
         """Write the state and make it the job's checkpoint, if the job is still ours.
@@ -93,10 +103,12 @@ class Checkpoints:
             if info.digest not in kept:
                 self._area.delete(info.digest)
 
-
-def area_url(blobs_url: str, job_id: int) -> str:
-    """Where the blobs of a job's checkpoints are, beside those of the workspace."""
-    return f"{blobs_url.rstrip('/')}-checkpoints/{job_id}"
+    def remove(self) -> None:
+        """The job is over: delete all of its own blobs, and their folder."""
+        if "://" in self._url:
+            self.clear()
+        else:
+            shutil.rmtree(self._url, ignore_errors=True)
 
 
 _LASTING = re.compile(r"fold/memory/held/(held|aside)/\d+|fold/ids/\d+|holdouts/block/.*")

@@ -205,12 +205,17 @@ class Planner:
         given: Manifest | None,
     ) -> Columns:
         """The columns that the lineage pinned; resolved from the data for a first version, and
-        where the schema was changed since."""
+        where the schema was changed since.
+
+        Raises:
+            SpecError: the definition does not go with the champion's, and does not begin anew.
+        """
         if given is not None:
             return Columns.from_json(self._parts.load(given)["columns"].meta)
         if base is not None:
             with self._database.read() as connection:
                 former = definitions.definition(connection, model.name, base.definition)
+            definitions.check_change(former, made)
             if "schema" not in definitions.changes(former, made):
                 return Columns.from_json(self._parts.load(base.manifest)["columns"].meta)
         return resolved_columns(model, sources)

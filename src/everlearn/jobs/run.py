@@ -27,7 +27,7 @@ from everlearn.data.increment import Reader
 from everlearn.evaluation.gates import parts_not_finite, try_candidate
 from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.evaluation.metrics import Metrics
-from everlearn.jobs.checkpoint import Checkpoints, Pace, area_url
+from everlearn.jobs.checkpoint import Checkpoints, Pace
 from everlearn.jobs.learn import ChunkLike, Fold, Step, learn, relive
 from everlearn.jobs.plan import Plan
 from everlearn.jobs.queue import Job, Queue
@@ -36,7 +36,6 @@ from everlearn.registry.config import from_config, to_config
 from everlearn.registry.versions import Increment
 from everlearn.storage.database import Database
 from everlearn.storage.parts import PartStore
-from everlearn.storage.stores import open_blobs
 from everlearn.strategies.strategy import Strategy
 
 UNSEEN_CLASS = "a class that the learner cannot be told of any more"
@@ -123,17 +122,16 @@ class Runner:
             ChangedError: a file is not the one that was planned.
         """
         resumed_from = (job.checkpoint or {}).get("rows", 0)
-        area = open_blobs(area_url(self.parts.blobs.url, job.id))
+        checkpoints = Checkpoints(self.parts, job.id)
         if job.state != "committed":
-            job = Run(self, job, Checkpoints(self.parts, area), check, report).carry_out()
+            job = Run(self, job, checkpoints, check, report).carry_out()
         crash_point("job.committed")
         with self.database.write() as connection:
             self.queue.fence(connection, job)
             decision = self._promote(connection, job, Decision.from_json(job.decision))
             self.queue.finish(connection, job, decision)
         crash_point("job.done")
-        for info in list(area.list()):
-            area.delete(info.digest)
+        checkpoints.remove()
         return self.result(self.queue.get(job.id), resumed_from)
 
     def result(self, job: Job, resumed_from: int = 0) -> JobResult:
