@@ -7,16 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Shell
 
 
-def run(shell: Shell, workspace: Path, crash: str = "") -> subprocess.CompletedProcess[str]:
+def run(shell: Shell, crash: str = "") -> subprocess.CompletedProcess[str]:
     """Train in a process of its own, which kills itself where `crash` says."""
-    words = ["--workspace", str(workspace), "train", str(shell.spec), str(shell.rows), "--json"]
+    words = ["--workspace", str(shell.workspace), "train"]
+    words += [str(shell.spec), str(shell.rows), "--json"]
     return subprocess.run(
         [sys.executable, "-m", "everlearn.cli", *words],
         env={**os.environ, "EVERLEARN_CRASH": crash, "OMP_NUM_THREADS": "1"},
@@ -28,14 +28,14 @@ def run(shell: Shell, workspace: Path, crash: str = "") -> subprocess.CompletedP
 
 @pytest.mark.parametrize("crash", ["learn.step:3", "job.judged", "job.committed"])
 def test_a_killed_command_run_again_ends_in_the_same_state(shell: Shell, crash: str) -> None:
-    killed = run(shell, shell.workspace, crash)
+    killed = run(shell, crash)
     assert killed.returncode == -signal.SIGKILL
-    again = run(shell, shell.workspace)
+    again = run(shell)
     assert again.returncode == 0, again.stderr
     done = json.loads(again.stdout)
     assert (done["version"], done["decision"]["action"]) == (1, "promote")
     whole = shell.folder / "whole"
-    assert run(shell, whole).returncode == 0
+    shell.json("train", shell.spec, shell.rows, workspace=whole)
     [there] = shell.json("versions", "bills", workspace=whole)
     [here] = shell.json("versions", "bills")
     assert here["state_digest"] == there["state_digest"]

@@ -29,7 +29,8 @@ def test_a_damaged_file_is_refused(trained: Shell) -> None:
 def test_a_copy_has_the_same_versions(trained: Shell) -> None:
     other = trained.folder / "copy"
     other.mkdir()
-    trained("copy", f"sqlite:///{other}/everlearn.db", other / "blobs")
+    told = trained("copy", f"sqlite:///{other}/everlearn.db", other / "blobs")
+    assert "blobs: " in told and "{" not in told
     assert trained.json("versions", "bills", workspace=other) == trained.json("versions", "bills")
 
 
@@ -46,6 +47,16 @@ def test_garbage_collection_keeps_what_is_needed(trained: Shell) -> None:
     assert "would be removed" in trained("gc", "--dry-run")
     trained("gc")
     assert trained.json("versions", "bills") == before
+    assert '"value"' in trained("predict", "bills", '{"a": 1, "b": 1}')
+
+
+def test_retention_drops_the_states_of_old_versions(trained: Shell) -> None:
+    words = ("gc", "--keep-last", 1, "--champion-days", 0)
+    assert trained.json(*words, "--dry-run")["dropped"] == {"bills": [1]}
+    assert "dropped: bills [1]" in trained(*words)
+    first, second = trained.json("versions", "bills")
+    assert first["dropped_at"] and not second["dropped_at"]
+    trained("predict", "bills", '{"a": 1, "b": 1}', "--version", 1, code=ERROR)
     assert '"value"' in trained("predict", "bills", '{"a": 1, "b": 1}')
 
 

@@ -117,5 +117,7 @@ def _show(found: Json, done: str, as_json: bool) -> None:
     for name, value in found.items():
         if name == "dropped":
             value = ", ".join(f"{model} {numbers}" for model, numbers in value.items() if numbers)
+        elif isinstance(value, dict):
+            value = sum(value.values())
         if not isinstance(value, list) and value != "":
             typer.echo(f"  {name.replace('_', ' ')}: {figure(value)}")
