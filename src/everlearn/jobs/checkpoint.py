@@ -33,7 +33,7 @@ class Pace:
         rows: rows after which one is due whatever it costs; None to go by time alone.
     """
 
-    seconds: float = 1.0
+    seconds: float = 0.5
     rows: int | None = None
     _last_time: float = field(default_factory=time.monotonic)
     _last_rows: int = 0

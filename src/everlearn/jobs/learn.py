@@ -220,10 +220,9 @@ class Fold:
             batch: rows with y in the target's own values.
             again: they were learned before, in an earlier pass: they are not offered once more.
         """
-        known, refused = self._known(batch)
+        known, coded, refused = self._coded_known(batch)
         if not len(known):
             return Step(known, None, refused)
-        coded = self._coded(known)
         drawn = self._draw(len(known))
         mixed = coded if drawn is None else Batch.concat([coded, self._coded(drawn)])
         prediction = self.learner.learn(mixed, score=len(coded))
@@ -233,9 +232,9 @@ class Fold:
 
     def learn(self, batch: Batch) -> None:
         """Learn rows without testing on them and without offering them to the memory."""
-        known, _ = self._known(batch)
-        if len(known):
-            self.learner.learn(self._coded(known))
+        _, coded, _ = self._coded_known(batch)
+        if len(coded):
+            self.learner.learn(coded)
 
     def settle(self) -> None:
         """The increment is over: what was offered to the memory can be drawn from now on."""
@@ -292,20 +291,25 @@ class Fold:
             return batch
         return batch.with_y(self.labels.encode(batch.y))
 
-    def _known(self, batch: Batch) -> tuple[Batch, Mask | None]:
-        """(rows that can be learned, which rows have a class that the learner cannot grow by)."""
+    def _coded_known(self, batch: Batch) -> tuple[Batch, Batch, Mask | None]:
+        """(rows that can be learned, the same with class codes, which rows cannot be: those of a
+        class that is new, and that the learner has no room for)."""
         if self.labels is None or not len(batch):
-            return batch, None
+            return batch, batch, None
         if batch.y is None:
             raise InputError(f"{self.columns.target!r} is needed to learn, and these rows lack it")
-        unknown = self.labels.encode(batch.y) < 0
+        codes = self.labels.encode(batch.y)
+        unknown = codes < 0
+        if unknown.any():
+            for value in sorted(set(batch.y[unknown].tolist())):
+                if self.learner.grow(len(self.labels) + 1):
+                    self.labels.extend([value])
+            codes = self.labels.encode(batch.y)
+            unknown = codes < 0
         if not unknown.any():
-            return batch, None
-        for value in sorted(set(batch.y[unknown].tolist())):
-            if self.learner.grow(len(self.labels) + 1):
-                self.labels.extend([value])
-        unknown = self.labels.encode(batch.y) < 0
-        return (batch.take(~unknown), unknown) if unknown.any() else (batch, None)
+            return batch, batch.with_y(codes), None
+        known = batch.take(~unknown)
+        return known, known.with_y(codes[~unknown]), unknown
 
     def _losses(self, batch: Batch, prediction: Prediction) -> Floats:
         if batch.y is None:
