@@ -70,10 +70,11 @@ class Window:
 
     def _enter(self, account: Account | None) -> Batch | None:
         delta, self.delta = self.delta, None
-        if delta is None or account is None:
+        if delta is None:
             return None
-        delta.counts[:, LEARNED] = 0
-        account.merge(delta)
+        if account is not None:
+            delta.counts[:, LEARNED] = 0
+            account.merge(delta)
         return self.held
 
     def position(self) -> Json:

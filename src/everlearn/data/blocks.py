@@ -37,7 +37,8 @@ class Segment(Protocol):
         ...
 
     def take(self, n: int, account: Account | None) -> tuple[Batch, Batch | None]:
-        """The next n rows to learn, and the held-out rows before the last of them; counted."""
+        """The next n rows to learn, and the held-out rows before the last of them; counted if
+        there is an account."""
         ...
 
     def drain(self, account: Account | None) -> Batch | None:
@@ -102,24 +103,24 @@ class Block:
 
     def _pass(self, stop: int, learned: int, account: Account | None) -> Batch | None:
         start, self.cursor = self.cursor, stop
-        if account is None or start == stop:
-            return None
-        counts = account.counts[self.part]
+        if account is not None and stop > start:
+            self._count(start, stop, learned, account)
+        low, high = np.searchsorted(self.held_at, (start, stop)).tolist()
+        return self.held.take(slice(low, high)) if low < high else None
+
+    def _count(self, start: int, stop: int, learned: int, account: Account) -> None:
+        counts, ends = account.counts[self.part], (start, stop)
         counts[LEARNED] += learned
         account.sums[self.part] += self.sums[stop] - self.sums[start]
-        if stop - start == learned and not len(self.disorder):
-            return None
-        ends = (start, stop)
-        counts[TWICE] += np.diff(np.searchsorted(self.twice_at, ends))[0]
-        counts[DISORDER] += np.diff(np.searchsorted(self.disorder, ends))[0]
+        for column, places in ((TWICE, self.twice_at), (DISORDER, self.disorder)):
+            if len(places):
+                counts[column] += np.diff(np.searchsorted(places, ends))[0]
         if self.aside:
             low, high = (bisect_left(self.aside, (end,)) for end in ends)
-            if low < high:
-                rows = [(self.first + at, reason) for at, reason in self.aside[low:high]]
-                account.set_aside(self.part, rows)
-        low, high = np.searchsorted(self.held_at, ends)
-        counts[HELD] += high - low
-        return self.held.take(slice(low, high)) if low < high else None
+            rows = [(self.first + at, reason) for at, reason in self.aside[low:high]]
+            account.set_aside(self.part, rows)
+        if len(self.held_at):
+            counts[HELD] += np.diff(np.searchsorted(self.held_at, ends))[0]
 
     def origins(self, start: int, stop: int) -> tuple[Ints, Ints]:
         rows = self.learn_at[start:stop] + self.first

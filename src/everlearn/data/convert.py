@@ -36,6 +36,13 @@ def _value_type(array: pa.Array) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
+def _plain(array: pa.Array) -> pa.Array:
+    """Without dictionary; texts in the form for which Arrow has most functions."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    return array.cast(pa.large_string()) if pa.types.is_string_view(array.type) else array
+
+
 def _is_number(kind: pa.DataType) -> bool:
     tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
     return any(test(kind) for test in tests)
@@ -63,8 +70,7 @@ def to_numbers(array: pa.Array, name: str) -> tuple[Floats, Mask | None]:
     Raises:
         InputError: a type that holds no numbers (lists, structs, binary).
     """
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    array = _plain(array)
     kind = array.type
     if pa.types.is_floating(kind) or pa.types.is_integer(kind):
         return _floats(array), None
@@ -120,6 +126,8 @@ def to_texts(array: pa.Array, name: str) -> pa.Array:
         InputError: a type that has none (lists, structs).
     """
     kind = _value_type(array)
+    if pa.types.is_string_view(array.type):
+        return _plain(array)
     if is_text(kind):
         return array
     if pa.types.is_dictionary(array.type):
@@ -160,8 +168,7 @@ def to_times(array: pa.Array, name: str) -> tuple[Ints, Mask | None]:
     Raises:
         InputError: a type that holds no moments.
     """
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+    array = _plain(array)
     kind = array.type
     if pa.types.is_null(kind):
         return np.full(len(array), NO_TIME), None

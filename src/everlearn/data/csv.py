@@ -7,125 +7,36 @@ cell that is not what its column should be: neither stops the file.
 
 from __future__ import annotations
 
-import csv as csv_module
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from everlearn.base import ChangedError, Columns, InputError, Json
+from everlearn.base import Array, ChangedError, Columns, InputError, Json
+from everlearn.data.convert import to_numbers, to_times
 from everlearn.data.files import BLOCK, Scan, VerifiedFile, file_options, open_file, scan
+from everlearn.data.records import (
+    LONGEST_RECORD,
+    Header,
+    RowCounter,
+    last_line_end,
+    read_header,
+)
 from everlearn.data.slices import Consumed, Piece, Place, Slice
 
 MISSING_WORDS = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None", "<NA>")
 """Cells that are read as missing."""
 
-_LONGEST_RECORD = 64 << 20
+_FEW = 0.02
+"""Share of bad cells up to which a column is still a column of numbers or times."""
+
 _NAIVE, _UTC = pa.timestamp("us"), pa.timestamp("us", "UTC")
 _HINTED = {"boolean": pa.bool_(), "number": pa.float64(), "time": _NAIVE, "utc": _UTC}
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """The head of a CSV file: names, delimiter, and the byte at which the first row begins."""
-
-    names: tuple[str, ...]
-    delimiter: str
-    offset: int
-
-
-def last_line_end(data: bytes) -> int:
-    """One past the last line end outside quotes; 0 if there is none. `data` begins a record."""
-    if b'"' not in data:
-        return data.rfind(b"\n") + 1
-    array = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(array == 10)
-    outside = ends[np.searchsorted(np.flatnonzero(array == 34), ends) % 2 == 0]
-    return int(outside[-1]) + 1 if len(outside) else 0
-
-
-class RowCounter:
-    """Counts the records of a CSV that is fed block by block; blank lines do not count."""
-
-    def __init__(self) -> None:
-        self.ended = 0  # records whose line end was seen
-        self._inside = False  # within quotes
-        self._line = b""  # at most two bytes of the unfinished line
-
-    @property
-    def rows(self) -> int:
-        """Records so far, an unfinished last one included."""
-        return self.ended + (self._line not in (b"", b"\r"))
-
-    def feed(self, block: bytes) -> None:
-        """Count the next block."""
-        blank = b"\n\n" in block or b"\n\r\n" in block
-        blank = blank or (len(self._line) < 2 and block[:2].strip(b"\r\n") != block[:2])
-        if not blank and not self._inside and b'"' not in block:
-            self.ended += block.count(b"\n")
-            cut = block.rfind(b"\n") + 1
-        else:
-            cut = self._feed_slowly(block)
-        self._line = block[cut : cut + 2] if cut else (self._line + block[:2])[:2]
-
-    def _feed_slowly(self, block: bytes) -> int:
-        array = np.frombuffer(block, np.uint8)
-        quotes = np.flatnonzero(array == 34)
-        ends = np.flatnonzero(array == 10)
-        ends = ends[(np.searchsorted(quotes, ends) + self._inside) % 2 == 0]
-        self._inside = bool((len(quotes) + self._inside) % 2)
-        if not len(ends):
-            return 0
-        starts = np.concatenate(([0], ends[:-1] + 1))
-        lengths = ends - starts
-        bare = (lengths == 0) | ((lengths == 1) & (array[starts] == 13))
-        bare[0] = self._line + block[: ends[0]] in (b"", b"\r")
-        self.ended += int(len(ends) - bare.sum())
-        return int(ends[-1]) + 1
-
-
-def read_header(path: str) -> Header:
-    """Read the first line that is not blank.
-
-    Raises:
-        InputError: there is none, it is not UTF-8, or a name stands there twice.
-    """
-    data = b""
-    with open_file(path) as file:
-        while more := file.read(1 << 16):
-            data += more
-            if len(data) > _LONGEST_RECORD or _first_record(data, False)[1]:
-                break
-    start, stop = _first_record(data, True)
-    if start == stop:
-        raise InputError(f"{path!r} is empty: it has not even a header line")
-    try:
-        line = data[start:stop].decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path!r} is not UTF-8 ({error}); convert it first") from None
-    delimiter = max(",;\t|", key=re.sub(r'"[^"]*"', "", line).count)
-    cells = next(csv_module.reader([line.rstrip("\r\n")], delimiter=delimiter))
-    names = tuple(cell.strip() or f"column{i + 1}" for i, cell in enumerate(cells))
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"{path!r} has two columns of the name {twice[0]!r}; rename one")
-    return Header(names, delimiter, stop)
-
-
-def _first_record(data: bytes, whole: bool) -> tuple[int, int]:
-    """Start and stop of the first record that is not blank; stop is 0 if its end is not seen."""
-    start = 3 if data.startswith(b"\xef\xbb\xbf") else 0
-    start = len(data) - len(data[start:].lstrip(b"\r\n"))
-    for match in re.finditer(b"\n", data[start:]):
-        stop = start + match.end()
-        if data.count(b'"', start, stop) % 2 == 0:
-            return start, stop
-    return start, len(data) if whole else 0
 
 
 class CsvSource:
@@ -219,7 +130,7 @@ class CsvSource:
 
 def _infer(data: bytes, header: Header, name: str) -> pa.Table:
     try:
-        return pacsv.read_csv(
+        table = pacsv.read_csv(
             pa.BufferReader(data),
             read_options=pacsv.ReadOptions(
                 column_names=list(header.names), use_threads=False, block_size=len(data) + 64
@@ -237,6 +148,28 @@ def _infer(data: bytes, header: Header, name: str) -> pa.Table:
         if not data.strip():
             return pa.table({item: pa.nulls(0) for item in header.names})
         raise InputError(f"{name!r} cannot be read as CSV: {error}") from error
+    for index, item in enumerate(header.names):
+        table = table.set_column(index, item, _mostly(table.column(index), item))
+    return table
+
+
+def _mostly(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """A column of texts of which nearly all are numbers, or times, as that; the rest is null.
+
+    So a few bad cells do not make a category of a number: their rows are set aside instead.
+    """
+    present = len(column) - column.null_count
+    if not pa.types.is_string(column.type) or not present:
+        return column
+    texts = column.combine_chunks()
+    readings: tuple[Callable[[pa.Array, str], tuple[Array, Any]], ...] = (to_numbers, to_times)
+    for read, kind in zip(readings, (pa.float64(), _NAIVE), strict=True):
+        values, bad = read(texts, name)
+        missing = texts.is_null().to_numpy(zero_copy_only=False)
+        if bad is None or bad.sum() <= _FEW * present:
+            gone = missing if bad is None else missing | bad
+            return pa.chunked_array([pa.array(values, mask=gone).cast(kind)])
+    return column
 
 
 def _hints(schema: pa.Schema) -> dict[str, str]:
@@ -297,7 +230,7 @@ class CsvReader:
             start, end = end, min((end // BLOCK + 1) * BLOCK, self._part.size)
             data = rest + self._file.read(start, end)
             cut = len(data) if end == self._part.size else last_line_end(data)
-            if cut == 0 and len(data) > _LONGEST_RECORD:
+            if cut == 0 and len(data) > LONGEST_RECORD:
                 raise InputError(f"{self._part.source!r}: a quote after row {row} is never closed")
             if cut:
                 table, bad = self._parse(data[:cut])

@@ -75,8 +75,8 @@ def _buffers(texts: pa.Array) -> tuple[Ints, Ints, Array]:
     if len(texts) == 0 or offset_buffer is None:
         nothing = np.zeros(len(texts), np.int64)
         return nothing, nothing, np.zeros(8, np.uint8)
-    offsets = np.frombuffer(offset_buffer, np.int64 if wide else np.int32)
-    offsets = offsets[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
+    stored = np.frombuffer(offset_buffer, np.int64 if wide else np.int32)
+    offsets: Ints = stored[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
     first, last = int(offsets[0]), int(offsets[-1])
     data = np.zeros(last - first + 8, np.uint8)
     if last > first:

@@ -207,6 +207,7 @@ class Reader:
             if segment is None:
                 if cutter.anything:
                     yield cutter.finish(number, _END)
+                cutter.settle()
                 if number < self._passes:
                     self.seen.restart()
                 continue
@@ -219,13 +220,13 @@ class Reader:
                 self.seen.add(segment.ids)
         self.seen.settle()
 
-    def _remember(self, chunk: Chunk) -> None:
+    def _remember(self, learn: Batch, held: Batch | None) -> None:
         """Add a chunk's ids to those that were seen; a shuffled window adds its own at its end."""
         if self.columns.id is None or not isinstance(self._order, str):
             return
-        self.seen.add(chunk.batch.ids)
-        if chunk.held is not None:
-            self.seen.add(chunk.held.ids)
+        self.seen.add(learn.ids)
+        if held is not None:
+            self.seen.add(held.ids)
 
 
 _END = {"end": True}
@@ -252,26 +253,29 @@ class _Cutter:
         batch, held = segment.take(n, self._account if counted else None)
         self._origins.append((segment, start, start + n))
         self._learn.append(batch)
-        if held is not None:
-            self._held.append(held)
+        self._held += [held] if held is not None else []
         self.rows += n
         self.anything = True
 
     def drain(self, segment: Segment, counted: bool) -> None:
         """Add what comes after the segment's last row to learn."""
-        if not counted:
-            return
         before = self._account.counts.sum()
-        held = segment.drain(self._account)
-        if held is not None:
-            self._held.append(held)
+        held = segment.drain(self._account if counted else None)
+        self._held += [held] if held is not None else []
         self.anything = self.anything or bool(before != self._account.counts.sum())
+
+    def settle(self) -> None:
+        """A pass is over: held-out rows of a later pass that no chunk carried were still met."""
+        if self._held:
+            self._remember(self._empty, Batch.concat(self._held))
+        self._clear()
 
     def finish(self, number: int, position: Json) -> Chunk:
         """The chunk, and begin another."""
         learn = Batch.concat(self._learn) if self._learn else self._empty
         held = Batch.concat(self._held) if self._held else None
-        chunk = Chunk(learn, held, number, position, self._origins, self._account)
-        self._remember(chunk)
+        self._remember(learn, held)
+        given = held if number == 1 else None
+        chunk = Chunk(learn, given, number, position, self._origins, self._account)
         self._clear()
         return chunk

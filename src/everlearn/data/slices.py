@@ -136,7 +136,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """A clause for an error message: which of the names that exist may have been meant."""
     known = list(names)
     lower = {item.lower(): item for item in known}
-    close = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.6)
+    close = close[:1] if close and close[0] == name.lower() else close
     if close:
         return "did you mean " + " or ".join(repr(lower[item]) for item in close) + "?"
     shown = ", ".join(repr(item) for item in known[:20]) + (", …" if len(known) > 20 else "")

@@ -61,16 +61,15 @@ class Sorted:
 
     def _pass(self, stop: int, account: Account | None) -> Batch | None:
         start, self.cursor = self.cursor, stop
-        delta, self.delta = self.delta, None
-        if account is None:
-            return None
-        if delta is not None:
-            account.merge(delta)
         chosen = start + np.flatnonzero(self.held[start:stop])
-        size = len(account.counts)
-        held = np.bincount(self.parts[chosen], minlength=size)
-        account.counts[:, HELD] += held
-        account.counts[:, LEARNED] += np.bincount(self.parts[start:stop], minlength=size) - held
+        delta, self.delta = self.delta, None
+        if account is not None:
+            if delta is not None:
+                account.merge(delta)
+            size = len(account.counts)
+            held = np.bincount(self.parts[chosen], minlength=size)
+            account.counts[:, HELD] += held
+            account.counts[:, LEARNED] += np.bincount(self.parts[start:stop], minlength=size) - held
         return self.batch.take(chosen) if len(chosen) else None
 
     def position(self) -> Json:
