@@ -242,13 +242,13 @@ def exact_areas(positive: Array, scores: Floats) -> Areas:
     total = int(np.count_nonzero(positive))
     if total in (0, len(positive)):
         return Areas()
-    order = np.argsort(scores, kind="stable")
+    order = np.argsort(scores)  # the order among equal scores does not matter
     ordered, hits = scores[order], positive[order]
     first = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
     up = np.add.reduceat(hits.astype(np.int64), first)
     size = np.diff(np.append(first, len(scores)))
-    found = binned_areas(up, size - up)
-    return Areas(found.roc, 0.0, found.pr, 0.0)
+    roc, _, pr = _areas(*_falling(up, size - up))
+    return Areas(roc, 0.0, pr, 0.0)
 
 
 def binned_areas(positive: Ints, negative: Ints) -> Areas:
@@ -261,19 +261,30 @@ def binned_areas(positive: Ints, negative: Ints) -> Areas:
         positive: (b,) rows of the positive class in each bin.
         negative: (b,) rows of other classes.
     """
-    used = (positive + negative) > 0
-    p, n = positive[used][::-1].astype(np.float64), negative[used][::-1].astype(np.float64)
+    p, n = _falling(positive, negative)
     total_p, total_n = p.sum(), n.sum()
     if total_p == 0 or total_n == 0:
         return Areas()
+    roc, ties, pr = _areas(p, n)
     true, false = np.cumsum(p), np.cumsum(n)
-    ties = float(p @ n) / (total_p * total_n)
-    roc = float((total_n - false) @ p) / (total_p * total_n) + 0.5 * ties
-    precision = true / (true + false)
-    pr = float(p @ precision) / total_p
     low = _ranked(true - p, false, p) / total_p
     high = _ranked(true - p, false - n, p) / total_p
     return Areas(roc, 0.5 * ties, pr, float(max(high - pr, pr - low, 0.0)))
+
+
+def _falling(positive: Ints, negative: Ints) -> tuple[Floats, Floats]:
+    """The counts of the bins that have any, the highest score first."""
+    used = (positive + negative) > 0
+    return positive[used][::-1].astype(np.float64), negative[used][::-1].astype(np.float64)
+
+
+def _areas(p: Floats, n: Floats) -> tuple[float, float, float]:
+    """ROC AUC with each bin as a tie, the share of pairs that are ties, average precision."""
+    true, false = np.cumsum(p), np.cumsum(n)
+    total_p, total_n = true[-1], false[-1]
+    ties = float(p @ n) / (total_p * total_n)
+    roc = float((total_n - false) @ p) / (total_p * total_n) + 0.5 * ties
+    return roc, ties, float(p @ (true / (true + false))) / total_p
 
 
 def _ranked(before: Floats, false: Floats, hits: Floats) -> float:
