@@ -223,7 +223,7 @@ class Workspace:
         )
         if not dry_run:
             for job in self.queue.jobs(states=("failed", "dead", "skipped")):
-                Checkpoints(self.parts, job.id).remove()
+                Checkpoints(self.parts, job).remove()
         return found.to_json() | {"dropped": dropped}
 
     def import_version(self, path: str | os.PathLike[str], *, trust: bool = False) -> Json:

@@ -2,7 +2,7 @@
 
 A checkpoint's parts are blobs like a version's. Those that the version will share (blocks of
 remembered rows, ids seen) go to the store at once; those that the next checkpoint replaces
-(parameters, generators, metrics) go to a folder of the job's own, from which a replaced one is
+(parameters, generators, metrics) go to a folder of the attempt's own, from which a replaced one is
 deleted as soon as its successor is committed, so that a long job leaves nothing behind.
 """
 
@@ -54,25 +54,30 @@ class Pace:
 
 
 class Checkpoints:
-    """The checkpoints of one job.
+    """The checkpoints of one attempt at a job.
+
+    Each attempt writes to a folder of its own, named by its fencing token, and deletes nothing in
+    another's until a checkpoint of its own stands: a worker that was stopped for long and goes on
+    when its job is another's cannot harm what that one wrote.
 
     Args:
-        parts: the workspace's store. The job's own folder is beside its blobs, so that a
-            collection of those does not see it; credentials of an object store come from the
+        parts: the workspace's store. The job's own folders are beside its blobs, so that a
+            collection of those does not see them; credentials of an object store come from the
             environment.
-        job: its id.
+        job: as it was claimed.
     """
 
-    def __init__(self, parts: PartStore, job: int) -> None:
-        self._parts = parts
-        self._url = f"{parts.blobs.url.rstrip('/')}-checkpoints/{job}"
+    def __init__(self, parts: PartStore, job: Job) -> None:
+        self._parts, self._job = parts, job
+        self._url = f"{parts.blobs.url.rstrip('/')}-checkpoints/{job.id}"
         self._passing: Manifest = {}
+        self._former: int | None = None
 
     @cached_property
     def _area(self) -> Blobs:
-        return open_blobs(self._url)
+        return self._open(self._job.token)
 
-    def save(self, queue: Queue, job: Job, state: State, progress: Json) -> None:
+    def save(self, queue: Queue, state: State, progress: Json) -> None:
         """Write the state and make it the job's checkpoint, if the job is still ours.
 
         Raises:
@@ -83,32 +88,47 @@ class Checkpoints:
         manifest = PartStore(self._area).save(passing, known=self._passing)
         shared = self._parts.save(lasting)
         crash_point("checkpoint.saved")
-        queue.checkpoint(job, {"passing": manifest, "lasting": shared, **progress})
+        made = {"area": self._job.token, "passing": manifest, "lasting": shared}
+        queue.checkpoint(self._job, made | progress)
         crash_point("checkpoint.committed")
         for part in lasting.values():
             part.release()
         self._passing = manifest
-        self.clear(keep=manifest)
+        _clear(self._area, keep=manifest)
+        if self._former is not None:
+            self._remove(self._former)
+            self._former = None
 
     def load(self, checkpoint: Json) -> dict[str, Part]:
         """The state that was saved, its parts loaded when they are read."""
-        self._passing = checkpoint["passing"]
-        passing = PartStore(self._area).load(self._passing)
+        self._former = checkpoint["area"]
+        passing = PartStore(self._open(checkpoint["area"])).load(checkpoint["passing"])
         return passing | self._parts.load(checkpoint["lasting"])
 
-    def clear(self, keep: Manifest | None = None) -> None:
-        """Delete the job's own blobs, but for those of one manifest."""
-        kept = {entry["blob"] for entry in (keep or {}).values()}
-        for info in list(self._area.list()):
-            if info.digest not in kept:
-                self._area.delete(info.digest)
-
     def remove(self) -> None:
-        """The job is over: delete all of its own blobs, and their folder."""
-        if "://" in self._url:
-            self.clear()
-        else:
+        """The job is over: delete the blobs of all its attempts, and their folders."""
+        if "://" not in self._url:
             shutil.rmtree(self._url, ignore_errors=True)
+            return
+        for token in range(1, self._job.token + 1):
+            self._remove(token)
+
+    def _open(self, token: int) -> Blobs:
+        return open_blobs(f"{self._url}/{token}")
+
+    def _remove(self, token: int) -> None:
+        if "://" in self._url:
+            _clear(self._open(token))
+        else:
+            shutil.rmtree(f"{self._url}/{token}", ignore_errors=True)
+
+
+def _clear(area: Blobs, keep: Manifest | None = None) -> None:
+    """Delete the blobs of an area, but for those of one manifest."""
+    kept = {entry["blob"] for entry in (keep or {}).values()}
+    for info in list(area.list()):
+        if info.digest not in kept:
+            area.delete(info.digest)
 
 
 _LASTING = re.compile(r"fold/memory/held/(held|aside)/\d+|fold/ids/\d+|holdouts/block/.*")

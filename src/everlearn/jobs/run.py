@@ -122,7 +122,7 @@ class Runner:
             ChangedError: a file is not the one that was planned.
         """
         resumed_from = (job.checkpoint or {}).get("rows", 0)
-        checkpoints = Checkpoints(self.parts, job.id)
+        checkpoints = Checkpoints(self.parts, job)
         if job.state != "committed":
             job = Run(self, job, checkpoints, check, report).carry_out()
         crash_point("job.committed")
@@ -190,6 +190,7 @@ class Run:
         self.model = made.model()
         self.plan = Plan.from_json(job.plan, made.source)
         self.pace = runner.pace()
+        self.folded = 0
         self.chunk: ChunkLike | None = None
         self.base_state = self._loaded(self.base.manifest if self.base else {})
         self._begin()
@@ -276,27 +277,29 @@ class Run:
     # --- while learning ---
 
     def _after_relived(self, rows: int) -> None:
-        self.relived = rows
-        self._after_chunk(0)
+        folded, self.relived = rows - self.relived, rows
+        self._after_chunk(0, folded)
 
     def _after_step(self, chunk: ChunkLike, step: Step) -> None:
         """Measure what a chunk did; keep its hold-out rows; write a checkpoint if one is due."""
         self.chunk = chunk
         if chunk.number > 1:
-            self._after_chunk(0)
+            self._after_chunk(0, len(chunk.batch))
             return
         if step.prediction is not None:
             self.metrics.add(step.batch.y, step.prediction)
         if step.refused is not None:
             self.reader.refuse(step.refused, UNSEEN_CLASS)
         self.holdouts.add(chunk.held)
-        self._after_chunk(len(step.batch))
+        self._after_chunk(len(step.batch), len(step.batch))
 
-    def _after_chunk(self, rows: int) -> None:
+    def _after_chunk(self, rows: int, folded: int) -> None:
+        """Count `rows` learned for the first time, of `folded` rows that were folded in."""
         self.check()
         self.rows += rows
+        self.folded += folded
         self.progress.rows = self.rows
-        if self.pace.is_due(self.rows):
+        if self.pace.is_due(self.folded):
             self._checkpoint()
         self.report(self.progress)
 
@@ -312,9 +315,9 @@ class Run:
             "relived": self.relived,
             "mark": self.mark if self.chunk is None else self.chunk.mark,
         }
-        self.checkpoints.save(self.runner.queue, self.job, state, progress)
+        self.checkpoints.save(self.runner.queue, state, progress)
         self.progress.checkpoints += 1
-        self.pace.end(self.rows)
+        self.pace.end(self.folded)
 
     def _keep_ids(self) -> None:
         if self.plan.columns.id is not None:

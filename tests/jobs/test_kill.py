@@ -1,0 +1,102 @@
+"""SIGKILL anywhere: the workspace is the one before or after a commit, and the job ends bit-equal."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.jobs.checks import check_any_moment, check_ended
+from tests.jobs.conftest import Uninterrupted
+from tests.jobs.driver import ROOT, Driver
+from tests.jobs.scenarios import CHECKPOINT_ROWS, ROWS, models
+
+MODELS = list(models())
+LENGTHS = [ROWS, ROWS // 2]
+
+PASSAGES = [
+    "learn.step:1",
+    "learn.step:30",
+    "checkpoint.saved:1",
+    "checkpoint.saved:4",
+    "checkpoint.committed:1",
+    "checkpoint.committed:5",
+    *(
+        f"job.{step}:{number}"
+        for step in ("judged", "saved", "committing", "committed", "done")
+        for number in (1, 2)
+    ),
+]
+"""Crash points, and at which passage; where there are two files, the second is in the second job."""
+
+AT_POINTS = [
+    (MODELS[(3 * k + shift) % len(MODELS)], passage)
+    for k, passage in enumerate(PASSAGES)
+    for shift in (0, 5)
+] + [("scratch", "learn.relive:1"), ("scratch", "learn.relive:17")]
+
+KILLS_EACH = 3
+AT_RANDOM = [(model, seed) for model in MODELS for seed in range(KILLS_EACH)]
+
+
+def test_every_crash_point_has_its_test() -> None:
+    source = ROOT / "src" / "everlearn"
+    found = {
+        name
+        for path in source.rglob("*.py")
+        for name in re.findall(r'crash_point\("([^"]+)"\)', path.read_text())
+    }
+    assert found == {passage.partition(":")[0] for _, passage in AT_POINTS}
+
+
+@pytest.mark.parametrize(("model", "passage"), AT_POINTS)
+def test_killed_at_a_crash_point(
+    model: str,
+    passage: str,
+    driver: Driver,
+    files: list[str],
+    uninterrupted: Uninterrupted,
+    tmp_path: Path,
+) -> None:
+    expected, _ = uninterrupted(model)
+    workspace = tmp_path / "workspace"
+    run = {"workspace": str(workspace), "model": model, "files": files}
+    assert driver.run(**run, crash=passage).killed
+    before = check_any_moment(workspace, model, expected)
+    ended = driver.run(**run)
+    assert ended.error is None
+    check_ended(workspace, model, expected, LENGTHS)
+    if passage == "checkpoint.committed:1":
+        assert before == 0
+        assert ended.results[0]["resumed_from"] >= CHECKPOINT_ROWS
+    if passage == "job.committed:2":
+        assert before == 2
+        assert ended.results[0]["version"] == 2
+        assert ended.results[0]["decision"]["action"] == "promote"
+
+
+@pytest.mark.parametrize(("model", "seed"), AT_RANDOM)
+def test_killed_at_random_moments(
+    model: str,
+    seed: int,
+    driver: Driver,
+    files: list[str],
+    uninterrupted: Uninterrupted,
+    tmp_path: Path,
+) -> None:
+    """By the number of a function call, or, for the last seed, by time and twice in a row."""
+    expected, whole = uninterrupted(model)
+    workspace = tmp_path / "workspace"
+    run = {"workspace": str(workspace), "model": model, "files": files}
+    moments = np.random.default_rng([seed, MODELS.index(model)]).uniform(size=2)
+    if seed < KILLS_EACH - 1:
+        driver.run(**run, kill_at_call=int(moments[0] * whole.calls))
+        check_any_moment(workspace, model, expected)
+    else:
+        for moment in moments:
+            driver.run(**run, kill_after=float(moment * whole.seconds / 2))
+            check_any_moment(workspace, model, expected)
+    assert driver.run(**run).error is None
+    check_ended(workspace, model, expected, LENGTHS)
