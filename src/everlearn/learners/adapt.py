@@ -6,6 +6,7 @@ import copy
 import inspect
 import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from importlib import import_module
 from typing import Any, cast
 
@@ -248,10 +249,16 @@ def _takes_sparse(step: Any) -> bool:
 
 def _takes(estimator: Any, parameter: str) -> bool:
     """Whether `partial_fit` has a parameter of this name."""
+    method = estimator.partial_fit
     try:
-        return parameter in inspect.signature(estimator.partial_fit).parameters
+        return parameter in _parameters(getattr(method, "__func__", method))
     except (TypeError, ValueError):
         return False
+
+
+@lru_cache(maxsize=256)
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
 
 
 def _silently(make: Callable[[], Any]) -> Any:

@@ -132,7 +132,11 @@ class SklearnLearner:
         if set(state) != names:
             raise InputError(f"the state has parts {sorted(state)}, expected {sorted(names)}")
         meta = state["estimator"].meta
-        self._start(int(meta.get("classes", 0)))
+        if self._fresh:
+            self._classes = int(meta.get("classes", 0))
+        else:
+            self._start(int(meta.get("classes", 0)))
+        self._fresh = False
         try:
             self._encoding.load(state["encoder"])
             allowed = [type(step) for step in _inside([*self._transformers, self._estimator])]
@@ -153,10 +157,12 @@ class SklearnLearner:
         self._has_proba = hasattr(self._estimator, "predict_proba")
         self._classes = classes
         self._fitted = False
+        self._fresh = True
         self._is_sgd = isinstance(self._estimator, BaseSGD) and not self._transformers
 
     def _learn(self, batch: Batch, weight: Floats | None) -> None:
         y = self._target(batch)
+        self._fresh = False
         before = self._encoding.snapshot()
         try:
             with self._quiet():
