@@ -90,7 +90,7 @@ def test_the_table_prints(whole: tuple[Any, Path, list[str]], tmp_path: Path) ->
 def test_processes_answer_as_this_one_does(
     events: Path, whole: tuple[Any, Path, list[str]]
 ) -> None:
-    here = compare(str(events), SCHEMA, every="4d", workers=1)
+    here = compare(str(events), SCHEMA, every="4d", workers=0)
     for score in whole[0].scores:
         other = here[score.name]
         assert other.metrics == score.metrics
@@ -104,7 +104,7 @@ def test_metrics_are_those_of_scikit_learn(events: Path) -> None:
     history, _ = load_history(str(events), SCHEMA, every="4d", learner=quick())
     run = replay(history, built_in("incremental"), quick())
     results = compare(
-        str(events), SCHEMA, every="4d", strategies="incremental", learner=quick(), workers=1
+        str(events), SCHEMA, every="4d", strategies="incremental", learner=quick(), workers=0
     )
     found = results["incremental"].metrics
     truth = history.truth()[history.timeline.before(history.timeline.start) :]
@@ -115,7 +115,7 @@ def test_metrics_are_those_of_scikit_learn(events: Path) -> None:
 
 
 def test_what_follows_the_drift_is_best_and_never_is_behind(events: Path) -> None:
-    results = compare(str(events), SCHEMA, every="4d", learner=quick(), workers=1)
+    results = compare(str(events), SCHEMA, every="4d", learner=quick(), workers=0)
     assert results.best in ("online", "hybrid")
     behind = results["never"].behind
     assert behind is not None and behind.low > 0
@@ -134,7 +134,7 @@ def test_prices_turn_into_money_and_a_schedule(events: Path, tmp_path: Path) -> 
         price_cpu_hour=36.0,
         price_error=0.5,
         out=tmp_path,
-        workers=1,
+        workers=0,
     )
     best = results.hindsight
     assert best is not None
@@ -172,7 +172,7 @@ def test_text_classes_and_a_learner_without_probabilities(tmp_path: Path) -> Non
     assert results.metric == "accuracy"
     assert results["online"].metrics["log_loss"] is None
     assert results["online"].metrics["accuracy"] > 0.4  # type: ignore[operator]
-    smooth = compare(str(path), SCHEMA, every="4d", strategies="never,online", workers=1)
+    smooth = compare(str(path), SCHEMA, every="4d", strategies="never,online", workers=0)
     assert smooth.metric == "log_loss"
 
 
@@ -189,7 +189,7 @@ def test_numbers_are_predicted_too(tmp_path: Path) -> None:
             learner=learner,
             price_cpu_hour=1.0,
             price_error=1.0,
-            workers=1,
+            workers=0,
             out=tmp_path / "out",
         )
         assert results.metric == "mae"
@@ -209,7 +209,7 @@ def test_rows_in_their_order_need_no_time(tmp_path: Path) -> None:
         tick="1h",
         strategies="never,online",
         learner=quick(),
-        workers=1,
+        workers=0,
         out=tmp_path,
     )
     assert results.unit == "rows"
@@ -223,17 +223,17 @@ def test_rows_in_their_order_need_no_time(tmp_path: Path) -> None:
         label_delay="40rows",
         strategies="online",
         learner=quick(),
-        workers=1,
+        workers=0,
     )
     assert delayed["online"].metrics["accuracy"] < results["online"].metrics["accuracy"]  # type: ignore[operator]
 
 
 def test_labels_without_a_time_are_said_to_be_too_good(events: Path) -> None:
     plain = Schema(target="late", time="when", ignore=("known",))
-    results = compare(str(events), plain, every="4d", strategies="never", workers=1)
+    results = compare(str(events), plain, every="4d", strategies="never", workers=0)
     assert any("Neither a label time" in note for note in results.notes)
     delayed = compare(
-        str(events), plain, every="4d", strategies="never", label_delay="1d", workers=1
+        str(events), plain, every="4d", strategies="never", label_delay="1d", workers=0
     )
     assert not any("Neither" in note for note in delayed.notes)
 
@@ -253,7 +253,7 @@ def test_labels_are_not_leaked_by_any_strategy(tmp_path: Path) -> None:
         "x": rng.normal(size=(2_000, 2)),
     }
     path = write_csv(tmp_path / "pairs.csv", told)
-    results = compare(str(path), SCHEMA, every="5d", tick="1h", learner=quick(), workers=1)
+    results = compare(str(path), SCHEMA, every="5d", tick="1h", learner=quick(), workers=0)
     for score in results.scores:
         assert 0.45 < score.metrics["accuracy"] < 0.55  # type: ignore[operator]
     assert 0.4 < results.baselines["no_change"]["accuracy"] < 0.6  # type: ignore[operator]
@@ -300,7 +300,7 @@ def test_settings_that_cannot_be_are_refused(
     events: Path, change: dict[str, Any], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        compare(str(events), SCHEMA, **({"every": "4d", "workers": 1} | change))
+        compare(str(events), SCHEMA, **({"every": "4d", "workers": 0} | change))
 
 
 @pytest.mark.parametrize(
@@ -313,14 +313,14 @@ def test_settings_that_cannot_be_are_refused(
 )
 def test_schemas_that_cannot_be_are_refused(events: Path, schema: Schema, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        compare(str(events), schema, every="4d", workers=1)
+        compare(str(events), schema, every="4d", workers=0)
 
 
 def test_a_target_of_one_value_is_refused(tmp_path: Path) -> None:
     data = drifting(300)
     path = write_csv(tmp_path / "one.csv", {**data, "y": np.zeros(300)})
     with pytest.raises(InputError, match="one value only"):
-        compare(str(path), SCHEMA, every="4d", workers=1)
+        compare(str(path), SCHEMA, every="4d", workers=0)
 
 
 def test_a_strategy_that_fails_in_its_process_names_itself(tmp_path: Path) -> None:

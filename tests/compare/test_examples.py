@@ -70,7 +70,7 @@ def test_the_demo_compares_and_then_learns_by_week(
     table = year[year["scheduled"] < "2013-02-12"]
     model = example("flights").model
     results = compare(
-        table, model.schema, every="7d", strategies="never,incremental", out=tmp_path, workers=1
+        table, model.schema, every="7d", strategies="never,incremental", out=tmp_path, workers=0
     )
     results.choice = "incremental"
     demo.learn_by_week(table, results, tmp_path, None)

@@ -8,11 +8,12 @@ from sklearn.linear_model import SGDClassifier
 from sklearn.neural_network import MLPClassifier
 
 import everlearn
-from everlearn.base import Batch, Part, Prediction, State
+from everlearn.base import Batch, InputError, Part, Prediction, State
 from everlearn.compare.replay import replay
 from everlearn.compare.strategies import BUILT_IN, Plan, as_code, as_jobs, built_in, make_plans
 from everlearn.compare.timeline import Span
 from everlearn.data.order import Shuffle
+from everlearn.jobs.learn import Fold
 from everlearn.learners.default import LogisticRegression
 from everlearn.strategies.everything import Everything
 from everlearn.strategies.reservoir import Reservoir
@@ -207,3 +208,23 @@ def test_what_jobs_can_do_is_said_in_code(name: str) -> None:
         if strategy is not None:
             names = {name: getattr(everlearn, name) for name in everlearn.__all__}
             assert eval(as_code(strategy), names) == strategy
+
+
+def test_a_given_state_is_where_a_strategy_starts() -> None:
+    past = history(drifting(1_200))
+    taught = Fold.new(quick(), past.columns, Strategy(), classes=(0.0, 1.0))
+    taught.learn(past.batch.take(slice(0, 300)))
+    state = taught.save()
+    begun = Plan("given", Strategy(start=state), "once", "new")
+    fresh = Plan("fresh", Strategy(start="scratch"), "once", "new")
+    assert not np.array_equal(
+        replay(past, begun, quick()).value, replay(past, fresh, quick()).value
+    )
+    other = replace(past, columns=replace(past.columns, numbers=("a", "c")))
+    with pytest.raises(InputError, match="other columns"):
+        replay(other, begun, quick())
+
+
+def test_seeds_are_for_the_built_in_strategies() -> None:
+    plans = make_plans({"mine": Strategy(seed=5), "batch": "batch"}, seed=7)
+    assert [plan.strategy.seed for plan in plans] == [5, 7]

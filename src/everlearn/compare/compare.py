@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ def compare(
         strategies: names, `Strategy` objects, or a mapping of names to these; None for the seven
             built-in ones.
         learner: as in `Model`; None for the default learner.
-        seed: of all randomness.
+        seed: of all randomness of the built-in strategies; a `Strategy` has its own.
         label_delay: how long after its event a label is known, where the schema has no label_time.
         price_cpu_hour: of an hour of one CPU, in money.
         price_error: of one wrong class, or of one unit of absolute error. With both prices results
@@ -67,7 +66,9 @@ def compare(
         metric: by which strategies are ranked: log_loss (default), accuracy or brier; mae.
         warmup: periods that are not scored; more are taken if too few labels are known by then.
         out: folder for results.csv, results.json and report.html; None writes nothing.
-        workers: processes at a time; None for one a core, 1 for none but this one.
+        workers: processes at a time, of which each strategy has one of its own; None for one a
+            core. 0 runs all in this process, one after the other: nothing is started, but the peak
+            memory of a strategy cannot be told.
         progress: called with lines for people.
 
     Raises:
@@ -75,7 +76,7 @@ def compare(
         SpecError: a learner or a strategy that cannot learn from this data.
     """
     say = progress or (lambda line: None)
-    plans = _seeded(make_plans(strategies), seed)
+    plans = make_plans(strategies, seed)
     prices = _prices(price_cpu_hour, price_error)
     history, learner = load_history(
         data,
@@ -88,7 +89,7 @@ def compare(
     )
     say(_read(history))
     task = Task(tuple(plans), learner, schema.classes, _oracle_plan(plans, prices))
-    runs, apart = run_all(history, task, workers or os.cpu_count() or 1, _Lines(say))
+    runs, apart = run_all(history, task, _cores() if workers is None else workers, _Lines(say))
     results = _judge(history, task, runs, metric, prices)
     results.notes += _notes(history, plans, schema, label_delay, prices, apart)
     results.settings |= _settings(history, schema, label_delay, learner, seed)
@@ -159,8 +160,11 @@ def _hindsight(
     )
 
 
-def _seeded(plans: list[Plan], seed: int) -> list[Plan]:
-    return [replace(plan, strategy=replace(plan.strategy, seed=seed)) for plan in plans]
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _prices(cpu_hour: float | None, error: float | None) -> tuple[float, float] | None:

@@ -30,7 +30,7 @@ def run_all(history: History, task: Task, workers: int, report: Report) -> tuple
     """Replay a history under all plans of a task.
 
     Args:
-        workers: processes at a time; 1 for none but this one.
+        workers: processes at a time; 0 for none but this one.
         report: called as strategies proceed, by one thread at a time.
 
     Returns:
@@ -43,7 +43,7 @@ def run_all(history: History, task: Task, workers: int, report: Report) -> tuple
         told = json.dumps(task.to_json())
     except SpecError:
         told = ""  # a class of a notebook: only this process has it
-    if workers == 1 or not told:
+    if workers == 0 or not told:
         return [
             _run_here(history, task, number, report) for number in range(len(task.plans))
         ], False

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from everlearn.base import Array, Batch, Floats, Ints, Prediction, State
+from everlearn.base import Array, Batch, Columns, Floats, InputError, Ints, Prediction, State
 from everlearn.compare.history import History, errors_of
 from everlearn.compare.periods import Groups
 from everlearn.compare.strategies import Plan
 from everlearn.compare.timeline import NEVER
 from everlearn.jobs.learn import Fold, relive
+from everlearn.registry import bundle
+from everlearn.strategies.strategy import Pretrained
 
 BLOCK = 65_536
 """Rows that are predicted at once."""
@@ -183,17 +185,31 @@ class _Replay:
         return Fold.new(self.learner, columns, strategy, classes=classes, remembered=remembered)
 
     def _begin(self, known: int) -> None:
-        """The model that learns next, at the end of warm-up and where a strategy starts anew."""
+        """The model that learns next: as a job of the strategy begins."""
         strategy = self.plan.strategy
-        if isinstance(strategy.start, Mapping):
+        if strategy.start == "champion":
             if not self.moments:
-                self.fold = Fold.load(strategy.start, self.learner, strategy)
-        elif not self.moments:
-            self.fold = self._fresh(known)
-        elif strategy.start == "scratch":
-            self.fold = self._fresh(known, remembered=self.fold.save())
-            relive(self.fold, strategy.chunk, 0, lambda rows: None)
-            self.fold.replays = False
+                self.fold = self._fresh(known)
+            return
+        former = self.fold.save() if self.moments else {}
+        if isinstance(strategy.start, str):
+            self.fold = self._fresh(known, remembered=former)
+        else:
+            given = self._given(strategy.start)
+            self.fold = Fold.load(given, self.learner, strategy, remembered=former)
+        relive(self.fold, strategy.chunk, 0, lambda rows: None, strategy.passes)
+        self.fold.replays = False
+
+    def _given(self, start: Pretrained | State) -> State:
+        """The state that a strategy names as its start. Raises `InputError` for other columns."""
+        state = bundle.read_state(start.path) if isinstance(start, Pretrained) else start
+        columns = Columns.from_json(state["columns"].meta)
+        if columns != self.history.columns:
+            raise InputError(
+                f"the state to start from was learned from other columns: {columns}, and the data "
+                f"has {self.history.columns}"
+            )
+        return state
 
     def _learn(self, start: int, stop: int, order: Any) -> None:
         """Learn the labels from the start-th to become known up to the stop-th."""
@@ -203,7 +219,7 @@ class _Replay:
                 if self.fold.memory is None:
                     self.fold.learn(chunk)
                 else:
-                    self.fold.step(chunk)
+                    self.fold.step(chunk, again=again > 0)
         self.fold.settle()
         self.rows_read += (stop - start) * strategy.passes
         self.rows_learned += (stop - start) * strategy.passes

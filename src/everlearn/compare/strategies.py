@@ -58,8 +58,11 @@ BUILT_IN = ("never", "batch", "window", "incremental", "replay", "online", "hybr
 """Names of the built-in strategies."""
 
 
-def built_in(name: str) -> Plan:
+def built_in(name: str, seed: int = 0) -> Plan:
     """One of the built-in strategies.
+
+    Args:
+        seed: of all its randomness.
 
     Raises:
         InputError: there is none of this name.
@@ -111,7 +114,8 @@ def built_in(name: str) -> Plan:
     }
     if name not in made:
         raise InputError(f"there is no strategy {name!r}; use some of {', '.join(BUILT_IN)}")
-    return made[name]
+    plan = made[name]
+    return replace(plan, strategy=replace(plan.strategy, seed=seed))
 
 
 def _shuffle() -> Any:
@@ -121,12 +125,13 @@ def _shuffle() -> Any:
     return Shuffle(SHUFFLED_ROWS)
 
 
-def make_plans(strategies: Any = None) -> list[Plan]:
+def make_plans(strategies: Any = None, seed: int = 0) -> list[Plan]:
     """The plans that a user named.
 
     Args:
         strategies: None for all built-in ones; or names ("never,batch" or a list), `Strategy` and
             `Plan` objects, or a mapping of names to any of these.
+        seed: of the built-in ones; a `Strategy` has its own.
 
     Raises:
         InputError: an unknown or repeated name, nothing named, or another kind of object.
@@ -136,11 +141,11 @@ def make_plans(strategies: Any = None) -> list[Plan]:
     if isinstance(strategies, str):
         strategies = [word.strip() for word in strategies.split(",") if word.strip()]
     if isinstance(strategies, Mapping):
-        plans = [replace(_plan(item), name=str(name)) for name, item in strategies.items()]
+        plans = [replace(_plan(item, seed), name=str(name)) for name, item in strategies.items()]
     elif isinstance(strategies, Sequence):
-        plans = [_plan(item) for item in strategies]
+        plans = [_plan(item, seed) for item in strategies]
     else:
-        plans = [_plan(strategies)]
+        plans = [_plan(strategies, seed)]
     names = [plan.name for plan in plans]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -194,11 +199,11 @@ def as_code(value: Any) -> str:
     return f"{type(value).__name__}({', '.join(said)})"
 
 
-def _plan(item: Any) -> Plan:
+def _plan(item: Any, seed: int) -> Plan:
     if isinstance(item, Plan):
         return item
     if isinstance(item, str):
-        return built_in(item)
+        return built_in(item, seed)
     if isinstance(item, Strategy):
         return Plan(_name(item), item, "period", "new", words=item.describe())
     raise InputError(f"a strategy is a name or a Strategy, not {item!r}")
