@@ -1,4 +1,4 @@
-"""Small models and files on which jobs are killed: every kind of start, memory, order and learner."""
+"""Small models and files on which jobs are killed: each kind of start, memory, order, learner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SIGKILL anywhere: the workspace is the one before or after a commit, and the job ends bit-equal."""
+"""SIGKILL anywhere: the workspace is as before or after a commit, and the job ends bit-equal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PASSAGES = [
         for number in (1, 2)
     ),
 ]
-"""Crash points, and at which passage; where there are two files, the second is in the second job."""
+"""Crash points, and at which passage; of "job.…" the second is in the second job."""
 
 AT_POINTS = [
     (MODELS[(3 * k + shift) % len(MODELS)], passage)
