@@ -16,9 +16,10 @@ NAMES = {
 """Metrics as people call them."""
 
 TOO_GOOD = 0.995
-PRACTICALLY = 0.01
-"""A strategy is as good as the best in practice where it is behind by less than this share of what
-the best one gains over the answer that needs no model."""
+SURELY, PERHAPS = 0.02, 0.1
+"""A strategy is as good as the best in practice where it is behind by less than the first share of
+what the best one gains over the answer that needs no model; or by less than the second, if that is
+within chance. To be within chance alone proves nothing: a short history cannot tell much."""
 
 
 def choose(results: Results) -> str:
@@ -40,10 +41,12 @@ def advise(results: Results) -> list[str]:
 
 
 def _as_good(score: Score, results: Results) -> bool:
-    if score.name == results.best or score.level:
-        return True
+    if score.name == results.best or score.behind is None:
+        return score.name == results.best
     gain = _gain(results[results.best], results)
-    return score.behind is not None and gain is not None and score.behind.mean < PRACTICALLY * gain
+    if gain is None or gain <= 0.0:
+        return score.level
+    return score.behind.mean < (PERHAPS if score.level else SURELY) * gain
 
 
 def _gain(score: Score, results: Results) -> float | None:
@@ -109,16 +112,21 @@ def _against_never(results: Results) -> list[str]:
             ]
         return []
     never = results["never"]
+    assert never.behind is not None
+    figures = (
+        f"{never.behind.mean:.4f} of {NAMES[results.metric]} "
+        f"({never.behind.low:.4f} to {never.behind.high:.4f}, 95 %)"
+    )
+    if never.level and not _as_good(never, results):
+        return [
+            f"Never retraining seems to cost {figures}, but this history is too short to be sure."
+        ]
     if never.level:
         return [
-            "The data cannot tell a model that is never retrained from the best strategy: it does "
-            "not drift in a way that this learner notices, or it is too short to show it."
+            "A model that is never retrained is next to as good as the best strategy: this data "
+            "does not drift in a way that this learner notices."
         ]
-    assert never.behind is not None
-    return [
-        f"Never retraining costs {never.behind.mean:.4f} of {NAMES[results.metric]} "
-        f"({never.behind.low:.4f} to {never.behind.high:.4f}, 95 %): this data calls for updates."
-    ]
+    return [f"Never retraining costs {figures}: this data calls for updates."]
 
 
 def _jobs(results: Results) -> list[str]:
@@ -157,6 +165,7 @@ def _against_baseline(results: Results) -> list[str]:
             "columns and this learner there is next to nothing to predict. Look for better columns "
             "first."
         )
+    said += _against_last_label(results)
     area, hits = best.metrics.get("roc_auc"), best.metrics.get("accuracy")
     floor = (results.baselines.get("majority") or {}).get("accuracy") or 0.0
     too_good = (area is not None and area >= TOO_GOOD) or (hits or 0.0) >= max(
@@ -173,6 +182,24 @@ def _against_baseline(results: Results) -> list[str]:
             f"{', '.join(broken)} answered with numbers that are not finite: the learner diverged."
         )
     return said
+
+
+def _against_last_label(results: Results) -> list[str]:
+    """Whether answering with the label that became known last beats every model."""
+    floors = results.baselines
+    name, metric = ("no_change", "accuracy") if "no_change" in floors else ("last_value", "mae")
+    still = floors.get(name, {}).get(metric)
+    values = [score.metrics.get(metric) for score in results.scores]
+    known = [value for value in values if value is not None]
+    if still is None or not known:
+        return []
+    beaten = max(known) < still if metric == "accuracy" else min(known) > still
+    if not beaten:
+        return []
+    return [
+        f"To answer with the label that became known last is better than every model here "
+        f"({NAMES[metric]} {still:.4f}): give the model the labels known so far as columns."
+    ]
 
 
 def _hindsight(results: Results, best: Hindsight) -> str:

@@ -27,8 +27,10 @@ CLASSIFIER_METRICS = (
     "calibration_error",
 )
 REGRESSOR_METRICS = ("mae", "rmse", "r2")
-FEWEST_BLOCKS = 10
+FEWEST_BLOCKS = 30
 """With fewer scored periods than this, blocks of equally many rows take their place."""
+
+MOST_BLOCKS = 50
 
 _HOUR = 3_600_000_000
 
@@ -111,7 +113,7 @@ class Scale:
         scored = len(np.unique(period))
         blocks = period
         if scored < FEWEST_BLOCKS:
-            blocks = time_blocks(len(events), max(1, min(20, len(events) // 10)))
+            blocks = time_blocks(len(events), max(1, min(MOST_BLOCKS, len(events) // 20)))
         truth = history.truth()[first:]
         return cls(
             metric or _default_metric(history.kind, has_proba),
