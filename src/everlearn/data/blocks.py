@@ -200,34 +200,33 @@ class BlockReader:
     def _sort_out(
         self, part: int, first: int, place: Place, compiled: Compiled, time: int | None
     ) -> Block:
-        batch = compiled.batch
-        n = len(batch)
+        ids = compiled.ids
+        n = len(ids)
         good = np.ones(n, bool)
         if compiled.refused:
             good[list(compiled.refused)] = False
         twice = np.zeros(0, np.int64)
         if self._seen is not None:
             among = np.flatnonzero(good)
-            twice = among[self._seen.duplicates(batch.ids[among])]
+            twice = among[self._seen.duplicates(ids[among])]
             good[twice] = False
-            self._seen.add(batch.ids[good])
-        held = good & in_holdout(batch.ids, self._share)
+            self._seen.add(ids[good])
+        held = good & in_holdout(ids, self._share)
         held_at, learn_at = np.flatnonzero(held), np.flatnonzero(good & ~held)
-        everything = len(learn_at) == n
         return Block(
             part=part,
             first=first,
             place=place,
             rows=n,
-            learn=batch if everything else batch.take(learn_at),
-            held=batch.take(held_at),
+            learn=compiled.rows(None if len(learn_at) == n else learn_at),
+            held=compiled.rows(held_at),
             learn_at=learn_at,
             held_at=held_at,
             twice_at=twice,
             aside=sorted(compiled.refused.items()),
             sums=RowDigest.sums(compiled.content, first),
-            disorder=_disorder(batch.time, time),
-            times=batch.time,
+            disorder=_disorder(compiled.time, time),
+            times=compiled.time,
         )
 
 

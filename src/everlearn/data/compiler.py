@@ -7,7 +7,7 @@ on how the rows are cut into record batches.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,19 +20,53 @@ from everlearn.data.hashing import combine, hash_rows, hash_texts
 from everlearn.data.slices import nearest, require
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Compiled:
-    """A compiled table.
+    """A compiled table of n rows, column by column.
 
     Args:
-        batch: all n rows, those that are refused too (with NaN, 0 or `NO_TIME` in bad cells).
-        refused: row → why it cannot be learned from.
+        numbers, categories, times: (n,) columns of each kind, in the order of `Columns`.
+        y, ids, time, label_time, key: as in `Batch`.
+        refused: row → why it cannot be learned from; its bad cells are NaN, 0 or `NO_TIME`.
         content: (n,) hashes over everything in a row, the target included.
     """
 
-    batch: Batch
-    refused: Mapping[int, str] = field(default_factory=dict)
-    content: Hashes = field(default_factory=lambda: np.zeros(0, np.uint64))
+    numbers: Sequence[Floats]
+    categories: Sequence[Hashes]
+    times: Sequence[Ints]
+    y: Array | None
+    ids: Hashes
+    time: Ints | None
+    label_time: Ints | None
+    key: Hashes | None
+    refused: Mapping[int, str]
+    content: Hashes
+    _batch: Batch | None = None
+
+    @property
+    def batch(self) -> Batch:
+        """All rows, those that are refused too."""
+        if self._batch is None:
+            self._batch = self.rows(None)
+        return self._batch
+
+    def rows(self, index: Ints | None) -> Batch:
+        """The rows that an index chooses, in its order; None chooses all."""
+
+        def chosen(values: Any) -> Any:
+            return values if values is None or index is None else values.take(index)
+
+        n = len(self.ids)
+        return Batch(
+            numbers=interleave(self.numbers, n, np.float64, index),
+            categories=interleave(self.categories, n, np.uint64, index),
+            times=interleave(self.times, n, np.int64, index),
+            y=chosen(self.y),
+            ids=chosen(self.ids),
+            time=chosen(self.time),
+            label_time=chosen(self.label_time),
+            key=chosen(self.key),
+        )
 
 
 def wanted(columns: Columns, *, features_only: bool = False) -> list[str]:
@@ -77,18 +111,24 @@ class Compiler:
         event = self._event_time(table, times, refusals)
         extra = [event] if event is not None and columns.time not in columns.times else []
         rows = hash_rows([*numbers, *categories, *times, *extra], n)
-        batch = Batch(
-            numbers=interleave(numbers, n, np.float64),
-            categories=interleave(categories, n, np.uint64),
-            times=interleave(times, n, np.int64),
-            y=self._target(table, refusals) if self._label else None,
-            ids=self._ids(table, rows, refusals),
+        y = self._target(table, refusals) if self._label else None
+        ids = self._ids(table, rows, refusals)
+        known = self._label_time(table, refusals)
+        key = self._hash(table, columns.key) if columns.key else None
+        if self._label:
+            check(y, event, known, refusals)
+        return Compiled(
+            numbers=numbers,
+            categories=categories,
+            times=times,
+            y=y,
+            ids=ids,
             time=event,
-            label_time=self._label_time(table, refusals),
-            key=self._hash(table, columns.key) if columns.key else None,
+            label_time=known,
+            key=key,
+            refused=refusals.reasons,
+            content=_content([rows, ids, y, known, key]),
         )
-        check(batch, refusals, label=self._label)
-        return Compiled(batch, refusals.reasons, _content(batch, rows))
 
     # each of the following reads one kind of column
 
@@ -146,27 +186,34 @@ class Compiler:
         return to_categories(self._column(table, name), name)
 
 
-def interleave(columns: Sequence[Array], n: int, dtype: Any) -> Array:
-    """(n, p) C-contiguous matrix of p columns, filled in blocks that stay in the cache."""
+def interleave(columns: Sequence[Array], n: int, dtype: Any, index: Ints | None = None) -> Array:
+    """(n, p) C-contiguous matrix of p columns of n rows, or of the rows that an index chooses.
+
+    It is filled in blocks that stay in the cache.
+    """
+    rows = n if index is None else len(index)
     if len(columns) == 1:
-        return np.ascontiguousarray(columns[0]).reshape(n, 1)
-    out = np.empty((n, len(columns)), dtype)
+        column = columns[0] if index is None else columns[0].take(index)
+        return np.ascontiguousarray(column).reshape(rows, 1)
+    out = np.empty((rows, len(columns)), dtype)
     step = max(256, 65_536 // max(len(columns), 1))
-    for start in range(0, n if columns else 0, step):
+    for start in range(0, rows if columns else 0, step):
         block = out[start : start + step]
+        places = None if index is None else index[start : start + step]
         for j, column in enumerate(columns):
-            block[:, j] = column[start : start + step]
+            block[:, j] = column[start : start + step] if places is None else column.take(places)
     return out
 
 
-def _content(batch: Batch, rows: Hashes) -> Hashes:
-    parts: list[Any] = [rows, batch.ids]
-    if batch.y is not None:
-        numeric = batch.y.dtype != object
-        known = batch.y + 0.0 if numeric else hash_texts(pa.array(batch.y, pa.string()))
-        parts.append(known)
-    parts += [part for part in (batch.label_time, batch.key) if part is not None]
-    return combine(*parts)
+def _content(parts: Sequence[Array | None]) -> Hashes:
+    hashable: list[Any] = []
+    for part in parts:
+        if part is None:
+            continue
+        if part.dtype == object:
+            part = hash_texts(pa.array(part, pa.string()))
+        hashable.append(part + 0.0 if part.dtype == np.float64 else part)
+    return combine(*hashable)
 
 
 def compile_rows(rows: Any, columns: Columns) -> Batch:
@@ -264,7 +311,7 @@ def _text(value: Any) -> str:
 
 def empty_batch(columns: Columns) -> Batch:
     """A batch of no rows with these columns."""
-    arrays = [pa.array([], pa.null()) for _ in wanted(columns)]
+    arrays = [pa.nulls(0) for _ in wanted(columns)]
     table = pa.RecordBatch.from_arrays(arrays, names=wanted(columns))
     return Compiler(columns).compile(table).batch
 
@@ -273,6 +320,6 @@ def refused_mask(compiled: Compiled) -> Mask | None:
     """(n,) which rows are refused; None if none is."""
     if not compiled.refused:
         return None
-    mask = np.zeros(len(compiled.batch), bool)
+    mask = np.zeros(len(compiled.ids), bool)
     mask[list(compiled.refused)] = True
     return mask

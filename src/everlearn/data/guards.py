@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from everlearn.base import NO_TIME, Batch, Floats
+from everlearn.base import NO_TIME, Array, Floats, Ints
 from everlearn.data.convert import Mask
 
 EXAMPLES = 20
@@ -40,16 +40,16 @@ class Refusals:
             self.mark(np.isinf(values), f"column {name!r}: infinite")
 
 
-def check(batch: Batch, refusals: Refusals, *, label: bool) -> None:
+def check(y: Array | None, time: Ints | None, label_time: Ints | None, refusals: Refusals) -> None:
     """Refuse rows with an infinite target, without their event time, or with impossible times."""
-    if batch.y is not None and batch.y.dtype != object:
-        refusals.mark(np.isinf(batch.y), "target infinite")
-    if batch.time is not None and label:
-        refusals.mark(batch.time == NO_TIME, "event time missing")
-    if batch.label_time is not None:
-        refusals.mark(batch.label_time == NO_TIME, "label time missing")
-        if batch.time is not None:
-            early = (batch.label_time < batch.time) & (batch.label_time != NO_TIME)
+    if y is not None and y.dtype != object:
+        refusals.mark(np.isinf(y), "target infinite")
+    if time is not None:
+        refusals.mark(time == NO_TIME, "event time missing")
+    if label_time is not None:
+        refusals.mark(label_time == NO_TIME, "label time missing")
+        if time is not None:
+            early = (label_time < time) & (label_time != NO_TIME)
             refusals.mark(early, "label known before the event")
 
 

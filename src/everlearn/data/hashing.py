@@ -19,7 +19,7 @@ _U = np.uint64
 _SEED = _U(0x9E3779B97F4A7C15)
 _C1 = _U(0xFF51AFD7ED558CCD)
 _C2 = _U(0xC4CEB9FE1A85EC53)
-_ROWS = 8192  # rows hashed at a time: what is worked on stays in the cache
+_ROWS = 16_384  # rows hashed at a time: what is worked on stays in the cache
 
 
 def mix(values: Hashes) -> Hashes:
@@ -138,17 +138,18 @@ def hash_rows(columns: Sequence[Array], n: int) -> Hashes:
     total = np.zeros(n, np.uint64)
     values, shifted = np.empty(_ROWS, np.uint64), np.empty(_ROWS, np.uint64)
     factors = _multipliers(len(columns))
-    for start in range(0, n, _ROWS):
-        block = total[start : start + _ROWS]
-        value, shift = values[: len(block)], shifted[: len(block)]
-        for column, factor in zip(columns, factors, strict=True):
-            _canonical_bits(column[start : start + _ROWS], value)
-            np.right_shift(value, _U(32), out=shift)
-            value ^= shift
-            value *= factor
-            np.right_shift(value, _U(29), out=shift)
-            value ^= shift
-            block += value
+    with np.errstate(invalid="ignore", over="ignore"):
+        for start in range(0, n, _ROWS):
+            block = total[start : start + _ROWS]
+            value, shift = values[: len(block)], shifted[: len(block)]
+            for column, factor in zip(columns, factors, strict=True):
+                _canonical_bits(column[start : start + _ROWS], value)
+                np.right_shift(value, _U(32), out=shift)
+                value ^= shift
+                value *= factor
+                np.right_shift(value, _U(29), out=shift)
+                value ^= shift
+                block += value
     return _never_zero(mix(total))
 
 
@@ -159,8 +160,7 @@ def _canonical_bits(column: Array, out: Hashes) -> None:
         return
     floats = out.view(np.float64)
     np.add(column, 0.0, out=floats)  # -0.0 becomes 0.0
-    with np.errstate(invalid="ignore", over="ignore"):
-        total = floats.sum()
+    total = floats.sum()
     if total != total:
         floats[np.isnan(floats)] = np.nan
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +40,7 @@ class ParquetSource:
     def __init__(self, name: str) -> None:
         self.name = name
         self.location = os.path.abspath(name)
+        self._sample: pa.Table | None = None
         try:
             with pq.ParquetFile(name) as file:
                 self.rows: int = file.metadata.num_rows
@@ -50,10 +52,12 @@ class ParquetSource:
 
     def sample(self) -> pa.Table:
         """The first rows of the file."""
-        with pq.ParquetFile(self.location) as file:
-            for batch in file.iter_batches(batch_size=10_000, use_threads=False):
-                return pa.Table.from_batches([batch])
-            return file.schema_arrow.empty_table()
+        if self._sample is None:
+            with pq.ParquetFile(self.location, pre_buffer=False, buffer_size=1 << 16) as file:
+                batches = file.iter_batches(batch_size=10_000, use_threads=False)
+                first = list(islice(batches, 1))
+                self._sample = pa.Table.from_batches(first, file.schema_arrow)
+        return self._sample
 
     def slice(
         self, known: Sequence[Consumed] = (), columns: Columns | None = None, again: bool = False
