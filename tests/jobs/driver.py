@@ -74,6 +74,14 @@ class Driver:
         """Start a run and wait for it."""
         return self.wait(self.start(**run), kill_after)
 
+    @staticmethod
+    def wait_until_stopped(pid: int) -> None:
+        """Wait until a run was stopped by SIGSTOP."""
+        give_up = time.monotonic() + 30
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+            assert time.monotonic() < give_up, "the run was not stopped"
+            time.sleep(0.01)
+
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(request) + "\n")
@@ -104,6 +112,29 @@ class CallCounter:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Stop:
+    """Stands in for `crash_point`: stops the process at one passage, and sleeps at each step."""
+
+    def __init__(self, at: str, seconds_a_step: float) -> None:
+        self._name, _, count = at.partition(":")
+        self._left, self._seconds = int(count or 1), seconds_a_step
+
+    def __call__(self, name: str) -> None:
+        if name == "learn.step":
+            time.sleep(self._seconds)
+        if name == self._name:
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _at_crash_points(do: Stop) -> None:
+    from everlearn.jobs import checkpoint, learn, run
+
+    for module in (checkpoint, learn, run):
+        module.crash_point = do  # type: ignore[attr-defined]
+
+
 def work(
     told: dict[str, Any],
     *,
@@ -111,6 +142,8 @@ def work(
     model: str = "plain",
     files: list[str],
     crash: str | None = None,
+    stop_at: str | None = None,
+    seconds_a_step: float = 0.0,
     kill_at_call: int | None = None,
     count_calls: bool = False,
     checkpoint_rows: int | None = None,
@@ -126,6 +159,8 @@ def work(
         model: name of a scenario.
         files: trained on one after the other, each a job; a list in it is one job of many files.
         crash: name[:count] of the crash point to die at.
+        stop_at: name[:count] of the crash point to stop at (SIGSTOP), once.
+        seconds_a_step: to sleep after each chunk.
         kill_at_call: number of the function call to die at.
         checkpoint_rows: rows between two checkpoints.
         task: "train", "plan" (only queue), or "worker" (carry out what is queued).
@@ -141,6 +176,8 @@ def work(
         name, _, count = crash.partition(":")
         base._crash_name, base._crash_left = name, int(count or 1)
     began = time.perf_counter()
+    if stop_at or seconds_a_step:
+        _at_crash_points(Stop(stop_at or "", seconds_a_step))
     counter = CallCounter(kill_at_call)
     if kill_at_call or count_calls:
         sys.setprofile(counter)
