@@ -85,6 +85,7 @@ class Block:
     disorder: Ints
     times: Ints | None
     given: int = 0  # rows to learn
+    held_given: int = 0
     cursor: int = 0  # rows of the source
 
     @property
@@ -103,24 +104,25 @@ class Block:
 
     def _pass(self, stop: int, learned: int, account: Account | None) -> Batch | None:
         start, self.cursor = self.cursor, stop
+        held, self.held_given = self.held_given, int(self.held_at.searchsorted(stop))
         if account is not None and stop > start:
-            self._count(start, stop, learned, account)
-        low, high = np.searchsorted(self.held_at, (start, stop)).tolist()
-        return self.held.take(slice(low, high)) if low < high else None
+            counts = account.counts[self.part]
+            counts[LEARNED] += learned
+            counts[HELD] += self.held_given - held
+            account.sums[self.part] += self.sums[stop] - self.sums[start]
+            self._count_others(start, stop, account)
+        return self.held.take(slice(held, self.held_given)) if held < self.held_given else None
 
-    def _count(self, start: int, stop: int, learned: int, account: Account) -> None:
-        counts, ends = account.counts[self.part], (start, stop)
-        counts[LEARNED] += learned
-        account.sums[self.part] += self.sums[stop] - self.sums[start]
+    def _count_others(self, start: int, stop: int, account: Account) -> None:
+        """Count duplicates, rows out of order and rows set aside; mostly there are none."""
         for column, places in ((TWICE, self.twice_at), (DISORDER, self.disorder)):
             if len(places):
-                counts[column] += np.diff(np.searchsorted(places, ends))[0]
+                low, high = places.searchsorted((start, stop)).tolist()
+                account.counts[self.part, column] += high - low
         if self.aside:
-            low, high = (bisect_left(self.aside, (end,)) for end in ends)
+            low, high = (bisect_left(self.aside, (end,)) for end in (start, stop))
             rows = [(self.first + at, reason) for at, reason in self.aside[low:high]]
             account.set_aside(self.part, rows)
-        if len(self.held_at):
-            counts[HELD] += np.diff(np.searchsorted(self.held_at, ends))[0]
 
     def origins(self, start: int, stop: int) -> tuple[Ints, Ints]:
         rows = self.learn_at[start:stop] + self.first

@@ -119,6 +119,8 @@ class Account:
 
     def set_aside(self, part: int, rows: Sequence[tuple[int, str]]) -> None:
         """Count rows of slice number `part` as set aside: (row, reason) each."""
+        if not rows:
+            return
         old = self._reasons[part]
         counts, examples = dict(old["set_aside"]), list(old["examples"])
         for row, reason in rows:
