@@ -49,29 +49,23 @@ class RowCounter:
 
     def feed(self, block: bytes) -> None:
         """Count the next block."""
-        blank = b"\n\n" in block or b"\n\r\n" in block
-        blank = blank or (len(self._line) < 2 and block[:2].strip(b"\r\n") != block[:2])
-        if not blank and not self._inside and b'"' not in block:
-            self.ended += block.count(b"\n")
-            cut = block.rfind(b"\n") + 1
-        else:
-            cut = self._feed_slowly(block)
-        self._line = block[cut : cut + 2] if cut else (self._line + block[:2])[:2]
-
-    def _feed_slowly(self, block: bytes) -> int:
         array = np.frombuffer(block, np.uint8)
-        quotes = np.flatnonzero(array == 34)
         ends = np.flatnonzero(array == 10)
-        ends = ends[(np.searchsorted(quotes, ends) + self._inside) % 2 == 0]
-        self._inside = bool((len(quotes) + self._inside) % 2)
+        if self._inside or b'"' in block:
+            quotes = np.flatnonzero(array == 34)
+            ends = ends[(np.searchsorted(quotes, ends) + self._inside) % 2 == 0]
+            self._inside = bool((len(quotes) + self._inside) % 2)
         if not len(ends):
-            return 0
-        starts = np.concatenate(([0], ends[:-1] + 1))
-        lengths = ends - starts
-        bare = (lengths == 0) | ((lengths == 1) & (array[starts] == 13))
-        bare[0] = self._line + block[: ends[0]] in (b"", b"\r")
-        self.ended += int(len(ends) - bare.sum())
-        return int(ends[-1]) + 1
+            self._line = (self._line + block[:2])[:2]
+            return
+        first, last = int(ends[0]), int(ends[-1])
+        self.ended += len(ends) - (self._line + block[: min(first, 2)] in (b"", b"\r"))
+        lengths = np.diff(ends)  # of the lines after the first, with their ends
+        short = np.flatnonzero(lengths <= 2)
+        if len(short):
+            bare = (lengths[short] == 1) | (array[ends[short] + 1] == 13)
+            self.ended -= int(bare.sum())
+        self._line = block[last + 1 : last + 3]
 
 
 def read_header(path: str) -> Header:
