@@ -91,8 +91,13 @@ def test_a_service_is_not_for_everybody() -> None:
 
 
 def test_what_is_no_better_than_no_model_is_said() -> None:
-    found = results(score("batch", 0.61, 1.0), score("window", 0.62, 1.0, (0.01, 0.02)))
-    assert any("next to nothing to predict" in sentence for sentence in advise(found))
+    batch = score("batch", 0.61, 1.0, auc=0.51)
+    found = results(batch, score("window", 0.62, 0.1, (0.01, 0.02)))
+    assert found.choice == "batch"
+    assert advise(found)[0].startswith("No strategy is worth its cost")
+    assert advise(found)[0].endswith("Look for better columns, more rows or another learner first.")
+    batch.metrics["roc_auc"] = 0.6
+    assert "It does rank (ROC AUC 0.6000)" in advise(found)[0]
 
 
 def test_that_the_last_label_is_a_better_answer_is_said() -> None:

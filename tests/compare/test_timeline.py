@@ -136,7 +136,9 @@ def test_periods_of_rows_do_not_split_one_moment() -> None:
     ("span", "expected"), [(365 * DAY, "7d"), (50 * HOUR, "1h"), (50 * DAY, "1d")]
 )
 def test_a_period_is_chosen_so_that_there_are_about_fifty(span: int, expected: str) -> None:
-    assert str(choose_every(np.array([START, START + span]), "time")) == expected
+    time = np.linspace(START, START + span, 5_000).astype(np.int64)
+    assert str(choose_every(time, "time")) == expected
+    assert str(choose_every(time[[0, -1]], "time")) != expected  # too few rows for fifty
     assert choose_every(np.arange(5_000), "rows") == Span(100, "rows")
 
 

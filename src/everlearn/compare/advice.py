@@ -16,6 +16,7 @@ NAMES = {
 """Metrics as people call them."""
 
 TOO_GOOD = 0.995
+RANKS = 0.55
 SURELY, PERHAPS = 0.02, 0.1
 """A strategy is as good as the best in practice where it is behind by less than the first share of
 what the best one gains over the answer that needs no model; or by less than the second, if that is
@@ -33,8 +34,9 @@ def choose(results: Results) -> str:
 
 def advise(results: Results) -> list[str]:
     """The sentences of the report, the most important first."""
-    sentences = [_why(results), *_against_never(results), *_jobs(results)]
-    sentences += _against_baseline(results)
+    nothing = _worth_nothing(results)
+    sentences = nothing or [_why(results), *_against_never(results), *_jobs(results)]
+    sentences += [*_against_last_label(results), *_doubts(results)]
     if results.hindsight is not None:
         sentences.append(_hindsight(results, results.hindsight))
     return sentences
@@ -44,7 +46,7 @@ def _as_good(score: Score, results: Results) -> bool:
     if score.name == results.best or score.behind is None:
         return score.name == results.best
     gain = _gain(results[results.best], results)
-    if gain is None or gain <= 0.0:
+    if gain is None:
         return score.level
     return score.behind.mean < (PERHAPS if score.level else SURELY) * gain
 
@@ -69,6 +71,8 @@ def _why(results: Results) -> str:
             f"{choice.rows:,} answers, of which {choice.cost['cpu']:,.2f} is CPU time."
             + _runner_up(results, choice)
         )
+    if len(results.scores) == 1:
+        return f"{choice.name} has a {metric} of {figure(choice, results.metric)} and takes {cost}."
     if choice.name == best.name:
         return (
             f"Choose {choice.name} ({choice.words}): it has the best {metric} "
@@ -112,7 +116,8 @@ def _against_never(results: Results) -> list[str]:
             ]
         return []
     never = results["never"]
-    assert never.behind is not None
+    if never.behind is None:
+        return []
     figures = (
         f"{never.behind.mean:.4f} of {NAMES[results.metric]} "
         f"({never.behind.low:.4f} to {never.behind.high:.4f}, 95 %)"
@@ -155,17 +160,31 @@ def _in_code(score: Score) -> list[str]:
     return [f"In the file that defines your model, say strategy={score.code}{once}."]
 
 
-def _against_baseline(results: Results) -> list[str]:
+def _worth_nothing(results: Results) -> list[str]:
+    """What to say where no strategy is better than an answer that needs no model."""
     best = results[results.best]
     gain = _gain(best, results)
+    if gain is None or gain > 0.0:
+        return []
+    name = "majority" if "majority" in results.baselines else "mean"
+    floor = results.baselines[name][results.metric]
+    said = (
+        f"No strategy is worth its cost: even the best, {best.name}, has a {NAMES[results.metric]} "
+        f"of {figure(best, results.metric)}, and {name}, which needs no model, has {floor:.4f}."
+    )
+    area = best.metrics.get("roc_auc")
+    if area is not None and area >= RANKS:
+        return [
+            f"{said} It does rank (ROC AUC {area:.4f}), so its probabilities are wrong, not its "
+            "order: try another learner, or judge by accuracy or AUC."
+        ]
+    return [f"{said} Look for better columns, more rows or another learner first."]
+
+
+def _doubts(results: Results) -> list[str]:
+    """Whether the figures can be true."""
+    best = results[results.best]
     said = []
-    if gain is not None and gain <= 0.0:
-        said.append(
-            f"Even {best.name} is not better than an answer that needs no model: with these "
-            "columns and this learner there is next to nothing to predict. Look for better columns "
-            "first."
-        )
-    said += _against_last_label(results)
     area, hits = best.metrics.get("roc_auc"), best.metrics.get("accuracy")
     floor = (results.baselines.get("majority") or {}).get("accuracy") or 0.0
     too_good = (area is not None and area >= TOO_GOOD) or (hits or 0.0) >= max(

@@ -18,7 +18,7 @@ from everlearn.jobs.learn import Fold, relive
 from everlearn.registry import bundle
 from everlearn.strategies.strategy import Pretrained
 
-BLOCK = 65_536
+BLOCK = 8_192
 """Rows that are predicted at once."""
 
 ORACLE_ROWS = 40_000_000

@@ -18,6 +18,8 @@ NEVER = np.iinfo(np.int64).max
 """The moment at which a label becomes known that never does."""
 
 _PERIODS_WANTED = 50
+_FEWEST_PERIODS = 6
+_ROWS_WANTED = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,15 +174,17 @@ def make_timeline(
 
 
 def choose_every(time: Ints, unit: str) -> Span:
-    """A period of a round length of which the history has about 50."""
+    """A period of a round length of which the history has about 50; fewer where there are few
+    rows, so that a period has about 50 of them."""
+    periods = min(_PERIODS_WANTED, max(_FEWEST_PERIODS, len(time) / _ROWS_WANTED))
     if unit == "rows":
-        wanted = max(1.0, len(time) / _PERIODS_WANTED)
+        wanted = max(1.0, len(time) / periods)
         power = 10 ** int(np.floor(np.log10(wanted)))
         return Span(max((s * power for s in (1, 2, 5) if s * power <= wanted), default=1), "rows")
     span = max(1, int(time[-1]) - int(time[0]))
     names = ("1s", "10s", "1min", "10min", "1h", "6h", "1d", "7d", "30d", "90d", "365d")
     lengths = np.array([Span.parse(name).length for name in names])
-    distance = np.abs(np.log(span / lengths) - np.log(_PERIODS_WANTED))
+    distance = np.abs(np.log(span / lengths) - np.log(periods))
     return Span(int(lengths[int(np.argmin(distance))]))
 
 
@@ -212,10 +216,10 @@ def _edges(time: Ints, every: Span, unit: str) -> Ints:
 
 def _warmup(time: Ints, available: Ints, edges: Ints, warmup: int) -> int:
     """The first end of a period, from `warmup` on, at which half as many labels are known as the
-    periods before had events."""
-    wanted = np.searchsorted(time, edges[warmup], "left") / 2
+    first `warmup` periods had events, and ten at least."""
+    wanted = max(np.searchsorted(time, edges[warmup], "left") / 2, min(10, len(time) / 10))
     known = np.searchsorted(available, edges[:-1], "right")
-    enough = np.flatnonzero((known >= max(1, wanted)) & (np.arange(len(known)) >= warmup))
+    enough = np.flatnonzero((known >= wanted) & (np.arange(len(known)) >= warmup))
     if not len(enough):
         raise InputError(
             "the labels become known too late: before the last period begins, fewer are known "
