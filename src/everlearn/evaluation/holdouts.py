@@ -128,11 +128,18 @@ class HoldOuts:
         if self._pending_rows >= max(1024, len(self._current or ())):
             self._gather()
 
-    def settle(self) -> None:
-        """The increment is over: its rows are a period. No rows, no period, no change."""
+    def settle(self, anew: bool = False) -> None:
+        """The increment is over: its rows are a period. No rows, no period, no change.
+
+        Args:
+            anew: it may have been read before: rows of older periods with its ids are removed.
+        """
         current = self._gather()
         if current is None:
             return
+        if anew:
+            self._current = None
+            self.drop(current.ids)
         self._increments += 1
         self._periods.append(Period.of(self._increments, self._increments, current))
         self._current = None

@@ -1,0 +1,54 @@
+"""What candidates are judged on: rows of all increments, whatever became of their versions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.linear_model import SGDClassifier
+
+import everlearn as el
+from everlearn.workspace import ModelHandle
+
+
+def rows(seed: int, n: int = 2_000, flipped: bool = False) -> pa.Table:
+    """Rows of one increment; where they are flipped, their labels say the opposite."""
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(n, 3))
+    y = (x[:, 0] > 0) != flipped
+    return pa.table({"a": x[:, 0], "b": x[:, 1], "c": x[:, 2], "y": y})
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Iterator[ModelHandle]:
+    workspace = el.open(tmp_path / "workspace")
+    definition = el.Model(
+        "m",
+        learner=SGDClassifier(loss="log_loss", random_state=1),
+        schema=el.Schema(target="y"),
+        gate=el.NonInferior("accuracy", margin=0.01),
+        holdout=0.2,
+    )
+    yield workspace.model(definition)
+    workspace.close()
+
+
+def test_rows_of_a_refused_candidate_judge_the_next_one(model: ModelHandle) -> None:
+    assert model.train(rows(1)).decision.action == "promote"
+    refused = model.train(rows(2, flipped=True))
+    assert refused.decision.action == "refuse"
+    third = model.train(rows(3))
+    held = sum(item["held_out"] for v in model.versions() for item in v["increments"])
+    judged = third.decision.evidence
+    assert judged["recent"]["rows"] + judged.get("historical", {"rows": 0})["rows"] == held
+    assert len(judged["periods"]) == 3
+
+
+def test_rows_learned_again_are_held_out_once(model: ModelHandle) -> None:
+    model.train(rows(1), source="table")
+    again = model.train(rows(1), source="table", again=True)
+    assert len(again.decision.evidence["periods"]) == 1
+    assert again.decision.evidence["recent"]["rows"] == again.increments[0]["held_out"]
