@@ -108,8 +108,7 @@ def test_bad_rows_are_set_aside_with_their_place_and_the_file_goes_on(tmp_path):
 
 
 def test_a_type_that_changes_in_a_later_block_sets_only_its_rows_aside(tmp_path, monkeypatch):
-    for module in (files, csv_module):
-        monkeypatch.setattr(module, "BLOCK", 4096)
+    monkeypatch.setattr(csv_module, "PIECE", 4096)
     path = tmp_path / "rows.csv"
     lines = [f"{k},{k % 2},{'true' if k % 3 else 'false'}" for k in range(4000)]
     lines[3000:] = [
@@ -153,12 +152,12 @@ def test_the_size_of_blocks_changes_nothing(tmp_path_factory, block, chunk, shar
         lines[77] = "x"
         path.write_text("x,name,y\n" + "\n".join(lines))
     expected = _signature(path, chunk, share)
-    old = files.BLOCK
+    old = files.BLOCK, csv_module.PIECE
     try:
-        files.BLOCK = csv_module.BLOCK = block
+        files.BLOCK, csv_module.PIECE = block * 3, block
         assert _signature(path, chunk, share) == expected
     finally:
-        files.BLOCK = csv_module.BLOCK = old
+        files.BLOCK, csv_module.PIECE = old
 
 
 def _signature(path: Path, chunk: int, share: float):

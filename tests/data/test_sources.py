@@ -27,12 +27,12 @@ class TestCsv(SourceSuite):
     @pytest.fixture(autouse=True, params=[4 << 20, 997])
     def place(self, request, tmp_path, monkeypatch):
         monkeypatch.setattr(files, "BLOCK", request.param)
-        monkeypatch.setattr(csv_module, "BLOCK", request.param)
+        monkeypatch.setattr(csv_module, "PIECE", request.param // 4)
         self.path = str(tmp_path / "rows.csv")
 
     def open_source(self, table):
         pacsv.write_csv(table, self.path)
-        if csv_module.BLOCK < 1000:
+        if csv_module.PIECE < 1000:
             source = csv_module.CsvSource(self.path)
             source._sample = csv_module._infer(
                 Path(self.path).read_bytes().split(b"\n", 1)[1], source._header, self.path

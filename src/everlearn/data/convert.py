@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from everlearn.base import NO_TIME, Array, Floats, Hashes, InputError, Ints, TargetKind
+from everlearn.data.buffers import codes, nulls, values
 from everlearn.data.hashing import hash_texts
 
 Mask = npt.NDArray[np.bool_]
@@ -89,8 +90,11 @@ def to_numbers(array: pa.Array, name: str) -> tuple[Floats, Mask | None]:
 
 
 def _floats(array: pa.Array) -> Floats:
-    values: Floats = array.to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
-    return values
+    found: Floats = values(array).astype(np.float64, copy=False)
+    gone = nulls(array)
+    if gone is None:
+        return found
+    return np.where(gone, np.nan, found)
 
 
 def _number(text: str) -> float | None:
@@ -111,9 +115,9 @@ def _parse_each(
     coded = pc.dictionary_encode(array)
     parsed = [parse(str(text)) for text in coded.dictionary.to_pylist()]
     bad = np.array([value is None for value in parsed] + [False])
-    values = np.array([missing if value is None else value for value in parsed] + [missing], dtype)
-    codes = pc.fill_null(coded.indices.cast(pa.int64()), len(parsed)).to_numpy(zero_copy_only=False)
-    return values[codes], (bad[codes] if bad.any() else None)
+    found = np.array([missing if value is None else value for value in parsed] + [missing], dtype)
+    at = codes(coded, len(parsed))
+    return found[at], (bad[at] if bad.any() else None)
 
 
 # --- categories --------------------------------------------------------------------------------
@@ -134,10 +138,10 @@ def to_texts(array: pa.Array, name: str) -> pa.Array:
         return pa.DictionaryArray.from_arrays(array.indices, to_texts(array.dictionary, name))
     if pa.types.is_floating(kind):
         array = array.cast(pa.float64())
-        values = _floats(array)
+        floats = _floats(array)
         with np.errstate(invalid="ignore"):
-            whole = (values == np.trunc(values)) & (np.abs(values) < 2**53)
-        integers = pa.array(np.where(whole, values, 0.0).astype(np.int64), mask=np.isnan(values))
+            whole = (floats == np.trunc(floats)) & (np.abs(floats) < 2**53)
+        integers = pa.array(np.where(whole, floats, 0.0).astype(np.int64), mask=np.isnan(floats))
         short = array.filter(pa.array(~whole)).cast(pa.string())
         texts = integers.cast(pa.string())
         return pc.replace_with_mask(texts, pa.array(~whole), short)
@@ -175,7 +179,9 @@ def to_times(array: pa.Array, name: str) -> tuple[Ints, Mask | None]:
     if _is_moment(kind):
         target = pa.timestamp("us", kind.tz) if pa.types.is_timestamp(kind) else pa.timestamp("us")
         whole = pc.cast(array, target, safe=False).cast(pa.int64())
-        return pc.fill_null(whole, NO_TIME).to_numpy(zero_copy_only=False), None
+        gone = nulls(whole)
+        times: Ints = values(whole)
+        return (times if gone is None else np.where(gone, NO_TIME, times)), None
     if _is_number(kind):
         return _epoch(array)
     if is_text(kind):
@@ -241,8 +247,7 @@ def to_target(array: pa.Array, kind: TargetKind, name: str) -> tuple[Array, Mask
         array = pc.if_else(pc.is_nan(array), None, array)
     texts = to_texts(array, name)
     coded = texts if pa.types.is_dictionary(texts.type) else pc.dictionary_encode(texts)
-    values = np.array([*coded.dictionary.to_pylist(), None], object)
-    values[values == ""] = None
-    codes = pc.fill_null(coded.indices.cast(pa.int64()), len(values) - 1)
-    y = values[codes.to_numpy(zero_copy_only=False)]
+    known = np.array([*coded.dictionary.to_pylist(), None], object)
+    known[known == ""] = None
+    y = known[codes(coded, len(known) - 1)]
     return y, y == None, None  # noqa: E711 (cell by cell)

@@ -18,8 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from everlearn.base import Array, ChangedError, Columns, InputError, Json
+from everlearn.data.buffers import values
 from everlearn.data.convert import to_numbers, to_times
-from everlearn.data.files import BLOCK, Scan, VerifiedFile, file_options, open_file, scan
+from everlearn.data.files import Scan, VerifiedFile, file_options, open_file, scan
 from everlearn.data.records import (
     LONGEST_RECORD,
     Header,
@@ -31,6 +32,9 @@ from everlearn.data.slices import Consumed, Piece, Place, Slice
 
 MISSING_WORDS = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None", "<NA>")
 """Cells that are read as missing."""
+
+PIECE = 1 << 20
+"""Bytes that are parsed at a time: what Arrow parses fastest."""
 
 _FEW = 0.02
 """Share of bad cells up to which a column is still a column of numbers or times."""
@@ -63,7 +67,7 @@ class CsvSource:
         if self._sample is None:
             with open_file(self.location) as file:
                 file.seek(self._header.offset)
-                data = file.read(BLOCK // 4)
+                data = file.read(PIECE)
                 at_end = not file.read(1)
             cut = len(data) if at_end else last_line_end(data)
             self._sample = _infer(data[:cut], self._header, self.name)
@@ -164,11 +168,11 @@ def _mostly(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     texts = column.combine_chunks()
     readings: tuple[Callable[[pa.Array, str], tuple[Array, Any]], ...] = (to_numbers, to_times)
     for read, kind in zip(readings, (pa.float64(), _NAIVE), strict=True):
-        values, bad = read(texts, name)
-        missing = texts.is_null().to_numpy(zero_copy_only=False)
+        found, bad = read(texts, name)
+        missing = values(texts.is_null())
         if bad is None or bad.sum() <= _FEW * present:
             gone = missing if bad is None else missing | bad
-            return pa.chunked_array([pa.array(values, mask=gone).cast(kind)])
+            return pa.chunked_array([pa.array(found, mask=gone).cast(kind)])
     return column
 
 
@@ -227,7 +231,7 @@ class CsvReader:
         row, begin, end = place.row, place.offset, place.offset
         rest = b""
         while end < self._part.size:
-            start, end = end, min((end // BLOCK + 1) * BLOCK, self._part.size)
+            start, end = end, min((end // PIECE + 1) * PIECE, self._part.size)
             data = rest + self._file.read(start, end)
             cut = len(data) if end == self._part.size else last_line_end(data)
             if cut == 0 and len(data) > LONGEST_RECORD:
@@ -308,7 +312,7 @@ def _mark_repaired(batch: pa.RecordBatch, bad: dict[int, str]) -> None:
         if not pa.types.is_string(column.type):
             continue
         broken = pc.fill_null(pc.match_substring(column, "\ufffd"), False)
-        for index in np.flatnonzero(broken.to_numpy(zero_copy_only=False)):
+        for index in np.flatnonzero(values(broken)):
             bad.setdefault(int(index), f"column {name!r}: not UTF-8")
 
 

@@ -141,6 +141,7 @@ class VerifiedFile:
         self._blocks, self._first = blocks, first
         self._stamp = tuple(stamp)
         self._checked: set[int] = set()
+        self._kept: tuple[int, bytes] = (-1, b"")  # the block that was read last
         try:
             self._file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed by close)
         except OSError as error:
@@ -200,6 +201,8 @@ class VerifiedFile:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _read_block(self, number: int) -> bytes:
+        if self._kept[0] == number:
+            return self._kept[1]
         begin = number * BLOCK
         data = self._pread(begin, min(begin + BLOCK, self.size))
         if block_digest(data) != self._blocks[number - self._first]:
@@ -208,6 +211,7 @@ class VerifiedFile:
                 f"(bytes {begin} to {begin + len(data)}); plan a new job"
             )
         self._checked.add(number)
+        self._kept = (number, data)
         return data
 
     def close(self) -> None:

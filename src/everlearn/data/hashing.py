@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from everlearn.base import Array, Hashes, Ints
+from everlearn.data.buffers import codes, nulls
 
 _U = np.uint64
 _SEED = _U(0x9E3779B97F4A7C15)
@@ -53,13 +54,8 @@ def hash_texts(texts: pa.Array) -> Hashes:
     by CSV, Parquet and data frames.
     """
     if pa.types.is_dictionary(texts.type):
-        values = hash_texts(texts.dictionary)
-        codes = texts.indices
-        if codes.null_count:
-            values = np.append(values, _U(0))
-            codes = pc.fill_null(codes.cast(pa.int64()), len(values) - 1)
-        hashes: Hashes = values[codes.to_numpy(zero_copy_only=False)]
-        return hashes
+        known = np.append(hash_texts(texts.dictionary), _U(0))
+        return known[codes(texts, len(known) - 1)]
     if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
         texts = texts.cast(pa.large_string())
     starts, lengths, data = _buffers(_one_spelling(texts))
@@ -83,8 +79,9 @@ def _buffers(texts: pa.Array) -> tuple[Ints, Ints, Array]:
         data[:-8] = np.frombuffer(data_buffer, np.uint8)[first:last]
     starts: Ints = offsets[:-1] - first
     lengths: Ints = offsets[1:] - offsets[:-1]
-    if texts.null_count:
-        lengths[texts.is_null().to_numpy(zero_copy_only=False)] = 0
+    gone = nulls(texts)
+    if gone is not None:
+        lengths[gone] = 0
     return starts, lengths, data
 
 
@@ -114,7 +111,7 @@ def _hash_spans(starts: Ints, lengths: Ints, data: Array) -> Hashes:
 def _one_spelling(texts: pa.Array) -> pa.Array:
     """Whole numbers without ".0", truth values in lower case; nearly always nothing to do."""
     odd = pc.match_substring_regex(texts, r"^(-?[0-9]+\.0+|True|TRUE|False|FALSE)$")
-    if not pc.any(odd).as_py():
+    if not odd.true_count:
         return texts
     plain = pc.replace_substring_regex(texts, r"\.0+$", "")
     plain = pc.if_else(pc.match_substring_regex(plain, "^(T|F)"), pc.utf8_lower(plain), plain)
