@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +16,30 @@ import sqlalchemy as sa
 from everlearn.base import (
     Array,
     Columns,
+    ConflictError,
     Decision,
     InputError,
     Json,
     Model,
+    Part,
     SpecError,
     canonical_json,
     digest_bytes,
 )
 from everlearn.data.columns import resolve
 from everlearn.data.increment import Reader
-from everlearn.data.slices import Consumed, Slice
+from everlearn.data.slices import Slice
 from everlearn.data.source import Source, open_sources
 from everlearn.data.tables import BlobStore
-from everlearn.jobs.queue import Queue
+from everlearn.jobs.ledger import Ledger
+from everlearn.jobs.queue import OPEN, Queue
 from everlearn.learners.adapt import as_learner, learner_kind
 from everlearn.learners.growth import can_grow
 from everlearn.registry import aliases, bundle, definitions, lineage, versions
 from everlearn.registry.config import from_config, to_config
 from everlearn.registry.definitions import Definition
 from everlearn.registry.models import model_id
-from everlearn.registry.versions import Increment, Version
+from everlearn.registry.versions import Version
 from everlearn.storage import schema
 from everlearn.storage.database import Database
 from everlearn.storage.parts import Manifest, PartStore
@@ -57,6 +60,9 @@ class Plan:
         slices: the increment, in its order.
         holdout: share of rows that is kept out of learning.
         given: manifest of the state of a `Pretrained` start, else None.
+        holdouts: manifest of the hold-out rows of all jobs before, the refused ones included:
+            what is judged on must not grow old because candidates are refused.
+        again: rows that are held out once more take the place of the earlier ones.
     """
 
     definition: int
@@ -68,6 +74,8 @@ class Plan:
     slices: tuple[Slice, ...]
     holdout: float
     given: Manifest | None = None
+    holdouts: Manifest = field(default_factory=dict)
+    again: bool = False
 
     def to_json(self) -> Json:
         """As it is kept in the job's row."""
@@ -81,6 +89,8 @@ class Plan:
             "slices": [piece.to_json() for piece in self.slices],
             "holdout": self.holdout,
             "given": self.given,
+            "holdouts": self.holdouts,
+            "again": self.again,
         }
 
     @classmethod
@@ -141,9 +151,19 @@ class Planner:
 
     def __init__(self, database: Database, parts: PartStore, queue: Queue) -> None:
         self._database, self._parts, self._queue = database, parts, queue
+        self._ledger = Ledger()
 
-    def plan(self, name: str, definition: int, request: Request) -> int | Decision:
+    def open(self, request: Request) -> list[Source]:
+        """Open what a request names. Raises `InputError`, as `open_sources`."""
+        return open_sources(request.data, blobs=self._parts.blobs, name=request.source)
+
+    def plan(
+        self, name: str, definition: int, request: Request, sources: Sequence[Source] | None = None
+    ) -> int | Decision:
         """Queue a job for what is new.
+
+        Args:
+            sources: what `open` gave, where planning is tried again.
 
         Returns:
             The job's number, or the decision "nothing" with the reason why there is none.
@@ -151,23 +171,25 @@ class Planner:
         Raises:
             InputError: the data cannot be read or lacks a column.
             ChangedError: a file was changed since it was learned.
+            ConflictError: a job of the model has not ended, from whose result this one has to
+                start; or the model was changed meanwhile. Plan again when that is over.
         """
-        sources = open_sources(request.data, blobs=self._parts.blobs, name=request.source)
+        sources = self.open(request) if sources is None else sources
         with self._database.read() as connection:
+            standing = _standing(connection, name)
             made = definitions.definition(connection, name, definition)
-            base = _champion(connection, name)
-            learned = lineage.increments_of(connection, name)
-            path = set(lineage.lineage(connection, name, base.number)) if base else set()
+            base, former = _champion(connection, name, made)
+            learned = self._ledger.read(connection, name)
         model = made.model()
         strategy = _strategy(model, request.chunk)
         given = self._given(strategy)
-        columns = self._columns(model, made, base, sources, given)
-        known = [consumed(increment) for _, increment in learned]
+        columns = self._columns(model, made, base, former, sources, given)
+        known = [item for _, item in learned]
         slices = [source.slice(known, columns, request.again) for source in sources]
         new = [piece for piece in slices if piece is not None and piece.rows]
         if not new:
-            held = [number for number, _ in learned if number not in path]
-            return _nothing(sources, held)
+            path = self._path(name, base)
+            return _nothing(sources, [number for number, _ in learned if number not in path])
         if request.keep:
             new = [keep(piece, self._parts.blobs.url) for piece in new]
         plan = Plan(
@@ -182,8 +204,10 @@ class Planner:
             slices=tuple(new),
             holdout=model.holdout,
             given=given,
+            holdouts=self._holdouts(name, columns),
+            again=request.again,
         )
-        return self._add(name, plan, request.again)
+        return self._add(name, plan, request.again, standing)
 
     def _given(self, strategy: Strategy) -> Manifest | None:
         """Store the state of a `Pretrained` start, so that the file is not needed any more."""
@@ -201,6 +225,7 @@ class Planner:
         model: Model,
         made: Definition,
         base: Version | None,
+        former: Definition | None,
         sources: Sequence[Source],
         given: Manifest | None,
     ) -> Columns:
@@ -212,18 +237,39 @@ class Planner:
         """
         if given is not None:
             return Columns.from_json(self._parts.load(given)["columns"].meta)
-        if base is not None:
-            with self._database.read() as connection:
-                former = definitions.definition(connection, model.name, base.definition)
+        if base is not None and former is not None:
             definitions.check_change(former, made)
             if "schema" not in definitions.changes(former, made):
                 return Columns.from_json(self._parts.load(base.manifest)["columns"].meta)
         return resolved_columns(model, sources)
 
-    def _add(self, name: str, plan: Plan, again: bool) -> int | Decision:
-        """Queue the plan, unless the same fold was refused before."""
+    def _holdouts(self, name: str, columns: Columns) -> Manifest:
+        """The hold-out rows of the newest version, if it has these columns."""
+        table = schema.versions.c
+        with self._database.read() as connection:
+            query = sa.select(table.manifest, table.holdouts).where(
+                table.model_id == model_id(connection, name), table.dropped_at.is_(None)
+            )
+            newest = connection.execute(query.order_by(table.number.desc()).limit(1)).first()
+        same = Part(meta=columns.to_json()).digest
+        if newest is None or newest.manifest["columns"]["digest"] != same:
+            return {}
+        return dict(newest.holdouts)
+
+    def _path(self, name: str, base: Version | None) -> set[int]:
+        """The numbers of the champion's ancestors and its own."""
+        if base is None:
+            return set()
+        with self._database.read() as connection:
+            return set(lineage.lineage(connection, name, base.number))
+
+    def _add(self, name: str, plan: Plan, again: bool, standing: tuple[Any, ...]) -> int | Decision:
+        """Queue the plan, unless the same fold was refused before, or what it was made from does
+        not stand any more."""
         with self._database.write() as connection:
             key = model_id(connection, name, lock=True)
+            if _standing(connection, name) != standing:
+                raise ConflictError(f"{name!r} was changed while a job was planned; plan it again")
             refused = None if again else _refused(connection, key, plan.fingerprint)
             if refused is not None:
                 return Decision(
@@ -255,11 +301,6 @@ def resolved_columns(model: Model, sources: Sequence[Source]) -> Columns:
 def _target_sample(sources: Sequence[Source], target: str) -> Array:
     columns = [source.sample().column(target).drop_null() for source in sources[:8]]
     return np.concatenate([column.to_numpy(zero_copy_only=False) for column in columns])
-
-
-def consumed(increment: Increment) -> Consumed:
-    """What a source is recognised by that a version learned from."""
-    return Consumed.from_increment({"slice": increment.slice, "reasons": increment.reasons})
 
 
 def classes_beforehand(
@@ -307,9 +348,36 @@ def keep(piece: Slice, blobs_url: str) -> Slice:
     return replace(piece, location=str(target))
 
 
-def _champion(connection: sa.Connection, name: str) -> Version | None:
+def _champion(
+    connection: sa.Connection, name: str, made: Definition
+) -> tuple[Version | None, Definition | None]:
+    """The champion and the definition that it was learned with."""
     number = aliases.current(connection, name)
-    return None if number is None else versions.get(connection, name, number)
+    if number is None:
+        return None, None
+    base = versions.get(connection, name, number, increments=False)
+    if base.definition == made.number:
+        return base, made
+    return base, definitions.definition(connection, name, base.definition)
+
+
+def _standing(connection: sa.Connection, name: str) -> tuple[Any, ...]:
+    """What a plan is made from: (champion, highest version).
+
+    Raises:
+        ConflictError: a job has not ended, and will change it.
+    """
+    key, jobs, table = model_id(connection, name), schema.jobs.c, schema.versions.c
+    query = sa.select(sa.func.min(jobs.id)).where(jobs.model_id == key, jobs.state.in_(OPEN))
+    number = connection.execute(query).scalar()
+    if number is not None:
+        raise ConflictError(
+            f"job {number} of {name!r} has not ended, and what it learns is what the next one "
+            "starts from: let `everlearn worker` carry it out first, or give it up with "
+            f"`everlearn job skip {number}`"
+        )
+    highest = connection.execute(sa.select(sa.func.max(table.number)).where(table.model_id == key))
+    return aliases.current(connection, name), highest.scalar()
 
 
 def _strategy(model: Model, chunk: int | None) -> Strategy:

@@ -14,7 +14,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -202,8 +202,7 @@ class Queue:
             "started_at": job.started_at or now(),
         }
         self._set(connection, job.id, **changes)
-        row = connection.execute(_select().where(schema.jobs.c.id == job.id)).one()
-        return _job(row)
+        return replace(job, **changes)
 
     def heartbeat(self, job: Job) -> None:
         """Renew the lease. Raises `LeaseLostError` if the job was taken over."""

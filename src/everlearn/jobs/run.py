@@ -132,7 +132,7 @@ class Runner:
             self.queue.finish(connection, job, decision)
         crash_point("job.done")
         checkpoints.remove()
-        return self.result(self.queue.get(job.id), resumed_from)
+        return self.result(replace(job, state="done", decision=decision.to_json()), resumed_from)
 
     def result(self, job: Job, resumed_from: int = 0) -> JobResult:
         """What an ended job ended in."""
@@ -185,8 +185,11 @@ class Run:
             made = definitions.definition(connection, job.model, job.plan["definition"])
             self.base = self.former = None
             if job.base_version is not None:
-                self.base = versions.get(connection, job.model, job.base_version)
-                self.former = definitions.definition(connection, job.model, self.base.definition)
+                self.base = versions.get(connection, job.model, job.base_version, increments=False)
+                self.former = made
+                if self.base.definition != made.number:
+                    number = self.base.definition
+                    self.former = definitions.definition(connection, job.model, number)
         self.model = made.model()
         self.plan = Plan.from_json(job.plan, made.source)
         self.pace = runner.pace()
@@ -207,7 +210,7 @@ class Run:
         with self._reader() as self.reader:
             learn(self.fold, self.reader, self._after_step)
             increments = self._increments()
-        self.holdouts.settle()
+        self.holdouts.settle(anew=self.plan.again)
         self._keep_ids()
         self.progress.phase = "judging"
         self.report(self.progress)
@@ -232,8 +235,7 @@ class Run:
         if checkpoint is None:
             self.fold = self._start()
             self.metrics = Metrics(self.fold.kind)
-            kept = self.base.holdouts if self.base and self._same_columns() else {}
-            self.holdouts = HoldOuts.load(self._loaded(kept))
+            self.holdouts = HoldOuts.load(self._loaded(self.plan.holdouts))
             return
         state = self.checkpoints.load(checkpoint)
         self.fold = Fold.load(under("fold", state), self.model.learner, self.plan.strategy)
@@ -351,7 +353,7 @@ class Run:
         """Make the version: its blobs first, then, in one transaction, its row and the job's."""
         parts, queue = self.runner.parts, self.runner.queue
         manifest = parts.save(state, known=self.base.manifest if self.base else None)
-        held = parts.save(self.holdouts.save(), known=self.base.holdouts if self.base else None)
+        held = parts.save(self.holdouts.save(), known=self.plan.holdouts)
         crash_point("job.saved")
         with self.runner.database.write() as connection:
             queue.fence(connection, self.job)

@@ -63,7 +63,7 @@ class SklearnLearner:
         self._encoder, self._columns, self._sparse = encoder, columns, sparse
         self._make = tuple(steps)
         self._weighs, self._told = weighs, told
-        self._classes = 0
+        self._classes, self._fresh = 0, True
         self._start(classes)
 
     @property

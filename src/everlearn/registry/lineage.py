@@ -43,10 +43,13 @@ def common_ancestor(connection: sa.Connection, model: str, a: int, b: int) -> in
     return max(shared, default=None)
 
 
-def increments_of(connection: sa.Connection, model: str) -> list[Learned]:
-    """All increments that any version of the model learned, in the order of the versions."""
+def increments_of(connection: sa.Connection, model: str, *, after: int = 0) -> list[Learned]:
+    """All increments that any version of the model learned, in the order of the versions; only of
+    those with a higher number than `after`."""
     table = schema.versions.c
-    query = sa.select(table.id, table.number).where(table.model_id == model_id(connection, model))
+    query = sa.select(table.id, table.number).where(
+        table.model_id == model_id(connection, model), table.number > after
+    )
     numbers = {row.id: row.number for row in connection.execute(query.order_by(table.number))}
     found = increments_by_version(connection, numbers)
     return [(number, one) for key, number in numbers.items() for one in found.get(key, ())]

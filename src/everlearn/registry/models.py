@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import sqlalchemy as sa
@@ -46,12 +47,25 @@ def model_id(connection: sa.Connection, model: str, *, lock: bool = False) -> in
     Raises:
         NotFoundError: there is no such model; the message names those that there are.
     """
+    known = _found_in(connection)
+    if (model, lock) in known:
+        return known[model, lock]
     query = sa.select(models.c.id).where(models.c.name == model)
     found = connection.execute(query.with_for_update() if lock else query).scalar()
     if found is None:
-        known = ", ".join(names(connection)) or "none yet"
-        raise NotFoundError(f"there is no model {model!r} in this workspace (models: {known})")
+        others = ", ".join(names(connection)) or "none yet"
+        raise NotFoundError(f"there is no model {model!r} in this workspace (models: {others})")
+    known[model, False] = known[model, lock] = int(found)
     return int(found)
+
+
+_FOUND: WeakKeyDictionary[sa.RootTransaction, dict[tuple[str, bool], int]] = WeakKeyDictionary()
+
+
+def _found_in(connection: sa.Connection) -> dict[tuple[str, bool], int]:
+    """(model, whether locked) → row id, as this transaction found them: asked for once."""
+    transaction = connection.get_transaction()
+    return {} if transaction is None else _FOUND.setdefault(transaction, {})
 
 
 def ensure_model(connection: sa.Connection, model: str) -> int:

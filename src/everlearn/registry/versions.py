@@ -154,8 +154,12 @@ def add(
     return number
 
 
-def get(connection: sa.Connection, model: str, number: int) -> Version:
+def get(connection: sa.Connection, model: str, number: int, *, increments: bool = True) -> Version:
     """One version.
+
+    Args:
+        increments: also what it learned and who points at it; without, both are left empty, and
+            it costs the same however much it learned.
 
     Raises:
         NotFoundError: there is no such model or version.
@@ -164,7 +168,7 @@ def get(connection: sa.Connection, model: str, number: int) -> Version:
     rows = connection.execute(_select(key).where(schema.versions.c.number == number)).all()
     if not rows:
         raise NotFoundError(_missing(connection, key, model, number))
-    return _with_details(connection, key, rows)[0]
+    return _with_details(connection, key, rows)[0] if increments else _version(rows[0])
 
 
 def list_versions(connection: sa.Connection, model: str) -> list[Version]:
@@ -273,16 +277,19 @@ def _with_details(
 ) -> list[Version]:
     increments = increments_by_version(connection, [row.id for row in rows])
     pointing = _aliases(connection, key)
-    return [
-        Version(
-            **{name: row._mapping[name] for name in _DIRECT},
-            definition=row.definition,
-            decision=Decision.from_json(row.decision),
-            aliases=tuple(pointing.get(row.number, ())),
-            increments=tuple(increments.get(row.id, ())),
-        )
-        for row in rows
-    ]
+    return [_version(row, pointing.get(row.number, ()), increments.get(row.id, ())) for row in rows]
+
+
+def _version(
+    row: sa.Row[Any], pointing: Sequence[str] = (), increments: Sequence[Increment] = ()
+) -> Version:
+    return Version(
+        **{name: row._mapping[name] for name in _DIRECT},
+        definition=row.definition,
+        decision=Decision.from_json(row.decision),
+        aliases=tuple(pointing),
+        increments=tuple(increments),
+    )
 
 
 def increments_by_version(
