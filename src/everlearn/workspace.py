@@ -306,12 +306,23 @@ class ModelHandle:
             InputError: the data cannot be read, or lacks a column; nothing was learned.
             ChangedError: a file was changed since it was learned.
         """
-        unfinished = [job.id for job in self.workspace.queue.jobs(self.name, OPEN)]
-        results = [self.workspace.run(number, progress) for number in unfinished]
-        planned = self.plan(data, chunk=chunk, again=again, keep=keep, source=source)
+        request = Request(data, chunk=chunk, again=again, keep=keep, source=source)
+        planner, planned = self.workspace.planner, None
+        results = self._finish(progress)
+        sources = planner.open(request)
+        while planned is None:
+            try:
+                planned = planner.plan(self.name, self.definition, request, sources)
+            except ConflictError:  # another process queued a job, or moved the champion, meanwhile
+                results += self._finish(progress)
         if isinstance(planned, int):
             return self.workspace.run(planned, progress)
         return results[-1] if results else JobResult(None, None, planned)
+
+    def _finish(self, progress: Report) -> list[JobResult]:
+        """Carry out the jobs that have not ended; wait for those that others carry out."""
+        unfinished = self.workspace.queue.jobs(self.name, OPEN)
+        return [self.workspace.run(job.id, progress) for job in unfinished]
 
     def plan(
         self,
@@ -326,6 +337,10 @@ class ModelHandle:
 
         Returns:
             The job's number, or the decision "nothing" with the reason why there is none.
+
+        Raises:
+            InputError: as `train`.
+            ConflictError: a job of this model has not ended; the next one starts from its result.
         """
         request = Request(data, chunk=chunk, again=again, keep=keep, source=source)
         return self.workspace.planner.plan(self.name, self.definition, request)

@@ -28,7 +28,8 @@ class Ended:
         results: one for each file, as `JobResult.to_json`; of an error, those before it.
         error: class and message, or None.
         seconds: it took, without the fork.
-        calls: of Python functions that its main thread made while it worked.
+        calls: of functions that its main thread made while it worked, if they were counted.
+        faults: system calls that could have failed, if any was made to.
     """
 
     def __init__(self, status: int, told: dict[str, Any]) -> None:
@@ -37,6 +38,7 @@ class Ended:
         self.error: str | None = told.get("error")
         self.seconds: float = told.get("seconds", 0.0)
         self.calls: int = told.get("calls", 0)
+        self.faults: int = told.get("faults", 0)
 
 
 class Driver:

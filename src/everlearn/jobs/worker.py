@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
-from everlearn.base import EverlearnError, InputError, LeaseLostError, SpecError, StorageError
+from everlearn.base import EverlearnError, InputError, LeaseLostError, SpecError
 from everlearn.jobs.queue import Job, Queue, worker_name
 
 HOPELESS = (InputError, SpecError)
@@ -41,7 +41,7 @@ class Heart:
             except LeaseLostError as lost:
                 self._lost = lost
                 return
-            except StorageError:
+            except EverlearnError:
                 continue  # the next beat tries again; the commit checks the token in any case
 
     def __enter__(self) -> Self:
