@@ -125,6 +125,7 @@ def _trial(
         ended = driver.run(**run, **_moment(rng, undisturbed))
         assert ended.killed or ended.error is None, ended.error
         check_any_moment(workspace, model, expected)
+        counts.resumed += any(result["resumed_from"] for result in ended.results)
         if not ended.killed:
             break
         counts.kills += 1
@@ -187,7 +188,7 @@ def _table(counts: dict[str, Counts], seed: int, seconds: float) -> str:
         "versions those of an uninterrupted run, champion loads and predicts. At each end: "
         "versions, digests, metrics, aliases and their history equal, each row counted once.",
         "",
-        "| model | trials | kills | ended from a checkpoint | rows, each once | violations |",
+        "| model | trials | kills | jobs ended from a checkpoint | rows, each once | violations |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name, item in [*counts.items(), ("all", total)]:
