@@ -1,0 +1,1 @@
+"""When and where: plans, the queue, the fold, workers."""

@@ -1,0 +1,1 @@
+"""What was learned: definitions, versions, aliases, lineage, files of versions."""

@@ -1,0 +1,1 @@
+"""Conformance suites: subclass one to check an implementation of your own."""
