@@ -119,14 +119,21 @@ class Part:
     Args:
         arrays: name → array of any numeric, boolean or fixed-width dtype, never of objects.
         meta: a JSON object.
+        digest: of both, where it is known beforehand.
     """
 
     __slots__ = ("_arrays", "_digest", "_load", "_meta")
 
-    def __init__(self, arrays: Mapping[str, Array] | None = None, meta: Json = None) -> None:
+    def __init__(
+        self,
+        arrays: Mapping[str, Array] | None = None,
+        meta: Json = None,
+        *,
+        digest: str | None = None,
+    ) -> None:
         self._arrays: dict[str, Array] | None = dict(arrays or {})
         self._meta: Json = {} if meta is None else meta
-        self._digest: str | None = None
+        self._digest: str | None = digest
         self._load: Callable[[], Part] | None = None
 
     @classmethod

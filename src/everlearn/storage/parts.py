@@ -71,6 +71,7 @@ class PartStore:
         self.blobs = blobs
         self._lock = threading.Lock()
         self._stored: OrderedDict[str, tuple[Entry, float]] = OrderedDict()
+        self._matched: dict[str, str] = {}
 
     def save(self, state: State, *, known: Mapping[str, Entry] | None = None) -> Manifest:
         """Store every part that is not stored yet, and return the manifest of the state.
@@ -96,6 +97,7 @@ class PartStore:
                 data = encode_part(part)
                 entry = Entry(digest=digest, blob=self.blobs.put(data), size=len(data))
                 self._remember(entry)
+                self._match(entry)
             manifest[name] = Entry(digest=digest, blob=entry["blob"], size=entry["size"])
             part.stored(partial(self._load, name, manifest[name]))
         return manifest
@@ -113,12 +115,22 @@ class PartStore:
 
     def _load(self, name: str, entry: Entry) -> Part:
         part = decode_part(self.blobs.get(entry["blob"]), f"part {name!r}, blob {entry['blob']}")
+        if self._matched.get(entry["blob"]) == entry["digest"]:  # the same bytes, seen before
+            return Part(part.arrays, part.meta, digest=entry["digest"])
         if part.digest != entry["digest"]:
             raise IntegrityError(
                 f"part {name!r} in blob {entry['blob']} has digest {part.digest}, "
                 f"but its manifest says {entry['digest']}"
             )
+        self._match(entry)
         return part
+
+    def _match(self, entry: Entry) -> None:
+        """Remember that the bytes of this blob, which are verified whenever they are read, make
+        the part of this digest: it need not be computed from them again."""
+        if len(self._matched) >= _REMEMBERED:
+            self._matched = {}
+        self._matched[entry["blob"]] = entry["digest"]
 
     def _confirmed(self, digest: str) -> Entry | None:
         """Where this object stored the part before, if its blob was not collected since."""
