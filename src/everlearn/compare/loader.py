@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from everlearn.base import Array, Batch, Columns, InputError, Schema
+from everlearn.base import Array, Batch, Columns, InputError, Ints, Schema
 from everlearn.compare.history import History
 from everlearn.compare.periods import choose_probes
-from everlearn.compare.timeline import Span, make_timeline
+from everlearn.compare.timeline import Span, Timeline, make_timeline
 
 
 def load_history(
@@ -58,16 +58,13 @@ def load_history(
     batch, seconds, set_aside = _read(sources, columns, blobs)
     notes = [_set_aside(set_aside, len(batch))] if set_aside else []
     batch = _by_time(batch, notes)
-    spans: dict[str, Any] = {
-        "rows": len(batch),
-        "every": Span.parse(every) if every is not None else None,
-        "tick": _tick(tick, schema),
-        "label_delay": _delay(label_delay),
-        "warmup": warmup,
-    }
-    timeline = make_timeline(batch.time, batch.label_time, **spans)
-    probes = choose_probes(timeline, batch.ids)
-    timeline = make_timeline(batch.time, batch.label_time, **spans, probes=probes)
+    timeline, probes = _cut(
+        batch,
+        every=Span.parse(every) if every is not None else None,
+        tick=_tick(tick, schema),
+        label_delay=_delay(label_delay),
+        warmup=warmup,
+    )
     if every is None:
         notes.append(f"No period was given; {timeline.every} was chosen. Another: --every.")
     if timeline.warmup > warmup:
@@ -90,6 +87,14 @@ def load_history(
         notes=notes,
     )
     return history, learner
+
+
+def _cut(batch: Batch, **settings: Any) -> tuple[Timeline, Ints]:
+    """The timeline, and the events that nothing learns from, which are chosen by its periods."""
+    line = make_timeline(batch.time, batch.label_time, rows=len(batch), **settings)
+    probes = choose_probes(line, batch.ids)
+    again = make_timeline(batch.time, batch.label_time, rows=len(batch), probes=probes, **settings)
+    return again, probes
 
 
 def _resolve(schema: Schema, sources: list[Any], learner: Any) -> tuple[Columns, str, Any]:
