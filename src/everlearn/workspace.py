@@ -146,7 +146,8 @@ class Workspace:
         """Queue a failed, dead or skipped job again, from its last checkpoint.
 
         Raises:
-            ConflictError: it is queued or running, or done.
+            ConflictError: it is queued or running, or done, or another job of its model has not
+                ended.
         """
         self._change(number, ("failed", "dead", "skipped"), "retried", self.queue.retry)
 
@@ -434,7 +435,7 @@ class ModelHandle:
 
     def _fold(self, version: int | None) -> tuple[int, Fold]:
         """(number, fold) of a version; the one used last is kept in memory."""
-        found = self._registry.version(self.name, version or CHAMPION)
+        found = self._registry.version(self.name, CHAMPION if version is None else version)
         if self._served is None or self._served[0] != found.number:
             self._served = (found.number, self._load(found))
         return self._served

@@ -101,10 +101,15 @@ class SeenIds:
 
     Ids of the increment that is being read are kept apart until `settle`, because a second pass
     meets them again. State: parts "0", "1", …, "fresh" and, within an increment, "now/…".
+
+    Args:
+        state: what `save` returned.
+        again: rows whose ids were seen in earlier increments are no duplicates: they are learned
+            once more, because that was asked for.
     """
 
-    def __init__(self, state: State | None = None) -> None:
-        state = state or {}
+    def __init__(self, state: State | None = None, *, again: bool = False) -> None:
+        self.again, state = again, state or {}
         self.before = IdSet.load({k: v for k, v in state.items() if not k.startswith("now/")})
         self.now = IdSet.load(under("now", state))
 
@@ -113,7 +118,7 @@ class SeenIds:
 
     def copy(self) -> SeenIds:
         """The same ids; what is added to one is not added to the other."""
-        other = SeenIds()
+        other = SeenIds(again=self.again)
         other.before, other.now = self.before.copy(), self.now.copy()
         return other
 
@@ -122,7 +127,8 @@ class SeenIds:
         order = np.argsort(ids, kind="stable")
         twice = np.zeros(len(ids), bool)
         twice[order[1:]] = ids[order[1:]] == ids[order[:-1]]
-        return twice | self.before.contains(ids) | self.now.contains(ids)
+        twice |= self.now.contains(ids)
+        return twice if self.again else twice | self.before.contains(ids)
 
     def add(self, ids: Hashes) -> None:
         """Add the ids of rows of this increment that are no duplicates."""
@@ -134,7 +140,8 @@ class SeenIds:
 
     def settle(self) -> None:
         """The increment is over: its ids were seen from now on."""
-        self.before.add(self.now.all())
+        ids = self.now.all()
+        self.before.add(ids[~self.before.contains(ids)] if self.again else ids)
         self.now = IdSet()
 
     def save(self) -> dict[str, Part]:

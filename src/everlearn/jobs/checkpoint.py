@@ -11,13 +11,14 @@ from __future__ import annotations
 import re
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from everlearn.base import Json, Part, State, crash_point
 from everlearn.jobs.queue import Job, Queue
 from everlearn.storage.blobs import Blobs
-from everlearn.storage.parts import Manifest, PartStore
+from everlearn.storage.parts import Entry, Manifest, PartStore
 from everlearn.storage.stores import open_blobs
 
 SHARE_OF_TIME = 0.02
@@ -77,8 +78,11 @@ class Checkpoints:
     def _area(self) -> Blobs:
         return self._open(self._job.token)
 
-    def save(self, queue: Queue, state: State, progress: Json) -> None:
+    def save(self, queue: Queue, state: State, progress: Json, known: Mapping[str, Entry]) -> None:
         """Write the state and make it the job's checkpoint, if the job is still ours.
+
+        Args:
+            known: parts that the job's base and plan keep: they are neither read nor written.
 
         Raises:
             LeaseLostError: the job was taken over; the checkpoint that stands is untouched.
@@ -86,7 +90,7 @@ class Checkpoints:
         lasting = {name: part for name, part in state.items() if is_lasting(name)}
         passing = {name: part for name, part in state.items() if not is_lasting(name)}
         manifest = PartStore(self._area).save(passing, known=self._passing)
-        shared = self._parts.save(lasting)
+        shared = self._parts.save(lasting, known=known)
         crash_point("checkpoint.saved")
         made = {"area": self._job.token, "passing": manifest, "lasting": shared}
         queue.checkpoint(self._job, made | progress)

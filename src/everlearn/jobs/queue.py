@@ -19,7 +19,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from everlearn.base import Decision, Json, LeaseLostError, NotFoundError
+from everlearn.base import ConflictError, Decision, Json, LeaseLostError, NotFoundError
 from everlearn.storage import schema
 from everlearn.storage.database import Database
 
@@ -39,14 +39,26 @@ def now() -> int:
 
 def worker_name() -> str:
     """Names this process so that another one on the same machine can see whether it still lives."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
+    return f"{_machine()}:{os.getpid()}:{_started(os.getpid())}"
+
+
+def _machine() -> str:
+    """The machine, and on Linux this start of it and the container: two of one name, or with one
+    network, do not know each other's processes."""
+    name = socket.gethostname()
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            started = file.read(8)
+        return f"{name}/{started}/{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return name
 
 
 def is_gone(worker: str) -> bool:
     """Whether a worker is a process of this machine that has ended: its lease need not run out."""
     host, _, rest = worker.rpartition(":")[0].rpartition(":")
     started = worker.rpartition(":")[2]
-    if host != socket.gethostname():
+    if host != _machine():
         return False
     return _started(int(rest)) != started
 
@@ -301,9 +313,26 @@ class Queue:
             )
 
     def retry(self, connection: sa.Connection, job_id: int) -> None:
-        """Queue a failed or dead job again, from its last checkpoint."""
+        """Queue a failed or dead job again, from its last checkpoint; one that has its version
+        already, to act on its decision.
+
+        Raises:
+            ConflictError: another job of its model has not ended.
+        """
+        job = self._current(connection, job_id)
+        table = schema.jobs.c
+        models = sa.select(schema.models.c.id).where(schema.models.c.id == job.model_id)
+        connection.execute(models.with_for_update())  # so that none is planned meanwhile
+        query = sa.select(sa.func.min(table.id))
+        query = query.where(table.model_id == job.model_id, table.state.in_(OPEN))
+        other = connection.execute(query).scalar()
+        if other is not None:
+            raise ConflictError(
+                f"job {job_id} cannot be retried before job {other} of {job.model!r} has ended"
+            )
+        state = "queued" if job.version is None else "committed"
         changes: dict[str, Any] = {"not_before": 0, "finished_at": None, "error": None}
-        self._set(connection, job_id, state="queued", attempts=0, **changes)
+        self._set(connection, job_id, state=state, attempts=0, **changes)
 
     def skip(self, connection: sa.Connection, job_id: int, reason: str) -> None:
         """Give up a job that is not running: it will not be run any more."""

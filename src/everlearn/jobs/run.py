@@ -33,6 +33,7 @@ from everlearn.jobs.plan import Plan
 from everlearn.jobs.queue import Job, Queue
 from everlearn.registry import aliases, definitions, versions
 from everlearn.registry.config import from_config, to_config
+from everlearn.registry.models import model_id
 from everlearn.registry.versions import Increment
 from everlearn.storage.database import Database
 from everlearn.storage.parts import PartStore
@@ -121,10 +122,12 @@ class Runner:
             LeaseLostError: another worker has the job; nothing of this run was committed.
             ChangedError: a file is not the one that was planned.
         """
-        resumed_from = (job.checkpoint or {}).get("rows", 0)
+        resumed_from = 0
         checkpoints = Checkpoints(self.parts, job)
         if job.state != "committed":
-            job = Run(self, job, checkpoints, check, report).carry_out()
+            run = Run(self, job, checkpoints, check, report)
+            resumed_from = run.rows
+            job = run.carry_out()
         crash_point("job.committed")
         with self.database.write() as connection:
             self.queue.fence(connection, job)
@@ -154,6 +157,7 @@ class Runner:
     def _promote(self, connection: sa.Connection, job: Job, decision: Decision) -> Decision:
         """Move the alias that the gate's decision asks for."""
         assert job.version is not None
+        model_id(connection, job.model, lock=True)
         move = partial(aliases.move, connection, job.model, to=job.version)
         if decision.action != "pass":
             action, reason = "refuse", decision.reason
@@ -227,7 +231,7 @@ class Run:
             self._resume(self.job.checkpoint)
         except NotFoundError:  # a copied workspace has no checkpoints: the log has it all
             self._resume(None)
-        self.seen = SeenIds(under("ids", self.fold.others))
+        self.seen = SeenIds(under("ids", self.fold.others), again=self.plan.again)
         self.fold.replays = self.plan.strategy.start == "champion"
 
     def _resume(self, checkpoint: Json) -> None:
@@ -317,7 +321,8 @@ class Run:
             "relived": self.relived,
             "mark": self.mark if self.chunk is None else self.chunk.mark,
         }
-        self.checkpoints.save(self.runner.queue, state, progress)
+        known = self.plan.holdouts | (self.base.manifest if self.base else {})
+        self.checkpoints.save(self.runner.queue, state, progress, known)
         self.progress.checkpoints += 1
         self.pace.end(self.folded)
 
