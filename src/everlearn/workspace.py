@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import sqlalchemy as sa
+from sqlalchemy.engine import make_url
 
 from everlearn.base import ConflictError, Decision, InputError, Json, Model, NotFoundError
 from everlearn.data.answers import read_rows, restored
 from everlearn.data.compiler import compile_rows
 from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.evaluation.trial import hold_trial
-from everlearn.jobs.checkpoint import Checkpoints
+from everlearn.jobs.checkpoint import remove_ended
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.plan import Planner, Request
 from everlearn.jobs.queue import OPEN, Job, Queue, worker_name
@@ -69,15 +69,18 @@ def places(location: str | os.PathLike[str]) -> tuple[str, str]:
     if "://" not in text:
         folder = Path(text).absolute()
         return f"sqlite:///{folder / DATABASE_NAME}", str(folder / BLOBS_NAME)
-    parts = urlsplit(text)
-    query = dict(parse_qsl(parts.query))
-    blobs_url = query.pop("blobs", None)
-    if not blobs_url:
+    try:
+        url = make_url(text)
+    except sa.exc.ArgumentError as error:
+        raise InputError(f"{text!r} is no URL of a database") from error
+    blobs_url = url.query.get("blobs")
+    if not blobs_url or not isinstance(blobs_url, str):
         raise InputError(
             f"{text!r} does not say where the blobs are: add ?blobs=s3://bucket/prefix or"
             " ?blobs=/folder"
         )
-    return urlunsplit(parts._replace(query=urlencode(query))), blobs_url
+    database = url.difference_update_query(["blobs"])
+    return database.render_as_string(hide_password=False), blobs_url
 
 
 class Workspace:
@@ -223,13 +226,19 @@ class Workspace:
             self.database, self.blobs, grace=grace, dry_run=dry_run, as_if_dropped=dropped
         )
         if not dry_run:
-            for job in self.queue.jobs(states=("failed", "dead", "skipped")):
-                Checkpoints(self.parts, job).remove()
+            remove_ended(self.parts, self.queue, int((time.time() - grace) * 1e6))
         return found.to_json() | {"dropped": dropped}
 
-    def import_version(self, path: str | os.PathLike[str], *, trust: bool = False) -> Json:
-        """Add a version that `ModelHandle.export` wrote. It serves once it is promoted."""
-        model, number = self.registry.import_(path, trust=trust)
+    def import_version(
+        self, path: str | os.PathLike[str], *, name: str | None = None, trust: bool = False
+    ) -> Json:
+        """Add a version that `ModelHandle.export` wrote. It serves once it is promoted.
+
+        Args:
+            name: of the model to add it to; the one that it was exported from unless given.
+            trust: accept a definition that runs code of its own.
+        """
+        model, number = self.registry.import_(path, name=name, trust=trust)
         return {"model": model, "number": number}
 
     def copy(self, database: str, blobs: str) -> Json:
@@ -422,7 +431,9 @@ class ModelHandle:
         if all(version.dropped_at is None for version in both):
             newer = max(both, key=lambda version: version.number)
             rows = HoldOuts.load(self._registry.holdouts(self.name, newer))
-            churn = hold_trial(self._load(both[1]), self._load(both[0]), rows).churn(slice(None))
+            old, new = map(self._load, both)
+            if old.columns == new.columns:  # else no rows are there that both can predict
+                churn = hold_trial(new, old, rows).churn(slice(None))
         return self._registry.diff(self.name, a, b, churn=churn).to_json()
 
     def export(self, number: int, path: str | os.PathLike[str]) -> Path:
@@ -444,7 +455,9 @@ class ModelHandle:
         """A fold that answers; its memory is verified, and left where it is."""
         made = self._registry.definition(self.name, version.definition)
         state = self._registry.state(self.name, version)
-        for part in state.values():
+        for name, part in state.items():
             _ = part.arrays  # reads and verifies
+            if name.startswith(("memory/", "ids/")):
+                part.release()
         strategy: Strategy = from_config(version.strategy, made.source)
         return Fold.load(state, made.section("learner"), replace(strategy, memory=None))

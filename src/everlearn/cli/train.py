@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from everlearn.base import Decision, Json
-from everlearn.cli import INTERRUPTED, REFUSED
+from everlearn.cli import ERROR, INTERRUPTED, REFUSED
 from everlearn.cli.output import (
     SHOWN_METRICS,
     AsJson,
@@ -76,6 +76,8 @@ def train(
             typer.echo(line)
     if result.decision.action in ("refuse", "hold"):
         raise typer.Exit(REFUSED)
+    if result.decision.action not in ("promote", "nothing"):  # another process gave the job up
+        raise typer.Exit(ERROR)
 
 
 def _show_queued(planned: int | Decision, as_json: bool) -> None:

@@ -38,6 +38,9 @@ def export(
 def import_version(
     context: typer.Context,
     path: Annotated[str, typer.Argument(metavar="FILE", help="A file that `export` wrote.")],
+    name: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Add it to the model of this name.")
+    ] = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Accept a definition that runs code of its own.")
     ] = False,
@@ -45,7 +48,7 @@ def import_version(
 ) -> None:
     """Add a version that was exported, after verifying it. It is not promoted."""
     with opened(context, create=True) as workspace:
-        found = plain(workspace.import_version(path, trust=trust))
+        found = plain(workspace.import_version(path, name=name, trust=trust))
     if as_json:
         show_json(found)
     else:

@@ -8,6 +8,7 @@ deleted as soon as its successor is committed, so that a long job leaves nothing
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from everlearn.base import Json, Part, State, crash_point
-from everlearn.jobs.queue import Job, Queue
+from everlearn.jobs.queue import ENDED, Job, Queue
 from everlearn.storage.blobs import Blobs
 from everlearn.storage.parts import Entry, Manifest, PartStore
 from everlearn.storage.stores import open_blobs
@@ -125,6 +126,24 @@ class Checkpoints:
             _clear(self._open(token))
         else:
             shutil.rmtree(f"{self._url}/{token}", ignore_errors=True)
+
+
+def remove_ended(parts: PartStore, queue: Queue, before: int) -> None:
+    """Delete what was left by jobs that were given up, and by workers that died just before they
+    could (in an object store, where that takes a listing for each job, only by the former).
+
+    Args:
+        before: microseconds; jobs that ended later keep their checkpoints, for `Queue.retry`.
+    """
+    folder = f"{parts.blobs.url.rstrip('/')}-checkpoints"
+    if "://" in folder:
+        jobs = queue.jobs(states=("failed", "dead", "skipped"))
+    else:
+        left = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        jobs = [job for job in queue.jobs(states=ENDED) if str(job.id) in left]
+    for job in jobs:
+        if (job.finished_at or 0) <= before:
+            Checkpoints(parts, job).remove()
 
 
 def _clear(area: Blobs, keep: Manifest | None = None) -> None:

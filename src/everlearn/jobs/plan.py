@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,9 +24,10 @@ from everlearn.base import (
 )
 from everlearn.data.columns import resolve
 from everlearn.data.increment import Reader
-from everlearn.data.slices import Slice
+from everlearn.data.slices import Consumed, Slice
 from everlearn.data.source import Source, open_sources
 from everlearn.data.tables import BlobStore
+from everlearn.jobs.keep import keep
 from everlearn.jobs.ledger import Ledger
 from everlearn.jobs.queue import OPEN, Queue
 from everlearn.learners.adapt import as_learner, learner_kind
@@ -188,8 +185,7 @@ class Planner:
         slices = [source.slice(known, columns, request.again) for source in sources]
         new = [piece for piece in slices if piece is not None and piece.rows]
         if not new:
-            path = self._path(name, base)
-            return _nothing(sources, [number for number, _ in learned if number not in path])
+            return _nothing(sources, learned, self._path(name, base))
         if request.keep:
             new = [keep(piece, self._parts.blobs.url) for piece in new]
         plan = Plan(
@@ -325,29 +321,6 @@ def grows(learner: Any, columns: Columns) -> bool:
     return made.kind != "classifier" or estimator is None or can_grow(estimator)
 
 
-def keep(piece: Slice, blobs_url: str) -> Slice:
-    """Copy a slice's file beside the workspace's blobs, durably, and read it there from now on.
-
-    Raises:
-        InputError: the blobs are not in a folder.
-    """
-    if not piece.location:
-        return piece
-    if "://" in blobs_url and not blobs_url.startswith("file://"):
-        raise InputError(f"--keep copies files into a folder, and the blobs are at {blobs_url}")
-    folder = Path(f"{blobs_url.removeprefix('file://')}-kept")
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{piece.digest}{Path(piece.location).suffix}"
-    if not target.exists():
-        partial = target.with_suffix(f".{secrets.token_hex(4)}.partial")
-        with open(piece.location, "rb") as original, open(partial, "wb") as copy:
-            shutil.copyfileobj(original, copy, 1 << 20)
-            copy.flush()
-            os.fsync(copy.fileno())
-        os.replace(partial, target)
-    return replace(piece, location=str(target))
-
-
 def _champion(
     connection: sa.Connection, name: str, made: Definition
 ) -> tuple[Version | None, Definition | None]:
@@ -399,8 +372,14 @@ def _refused(connection: sa.Connection, key: int, fingerprint: str) -> int | Non
     return None
 
 
-def _nothing(sources: Sequence[Source], held: Sequence[int]) -> Decision:
-    """Nothing is new; some of it may be on hold."""
+def _nothing(
+    sources: Sequence[Source], learned: Sequence[tuple[int, Consumed]], path: set[int]
+) -> Decision:
+    """Nothing is new; what of it only versions beside the champion's path learned is on hold."""
+    called = {source.name for source in sources}
+    mine = [item for item in learned if item[1].source in called] or learned
+    known = {one.digest for number, one in mine if number in path}
+    held = [number for number, one in mine if number not in path and one.digest not in known]
     names = ", ".join(source.name for source in sources[:3]) + (", …" if len(sources) > 3 else "")
     if not held:
         return Decision("nothing", f"nothing new in {names}: all of it was learned before")

@@ -26,6 +26,9 @@ from everlearn.storage.database import Database
 OPEN = ("queued", "running", "committed")
 """States of a job that a worker still has to do something about."""
 
+ENDED = ("done", "failed", "dead", "skipped")
+"""States of a job that nobody works on any more."""
+
 LEASE_SECONDS = 30.0
 MAX_ATTEMPTS = 5
 BACKOFF_SECONDS = 2.0

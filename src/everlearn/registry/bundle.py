@@ -349,7 +349,7 @@ def _add(connection: sa.Connection, model: str, record: Mapping[str, Json]) -> i
     if not same:
         raise ConflictError(
             f"this workspace has a model {model!r} with another definition; import the version"
-            " under another name"
+            " under another name (`everlearn import --name`)"
         )
     decision = Decision.from_json(record["decision"])
     reason = f"imported: version {record['number']} of {record['model']!r} ({decision.reason})"

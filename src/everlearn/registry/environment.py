@@ -29,7 +29,8 @@ def _environment() -> dict[str, Json]:
             found[name] = getattr(sys.modules.get(name), "__version__", None)
     found["platform"] = platform.platform()
     found["machine"] = platform.machine()
-    found["threads"] = int(os.environ.get("OMP_NUM_THREADS") or _cores())
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # of nested levels
+    found["threads"] = int(first) if first.isdecimal() else _cores()
     return found
 
 

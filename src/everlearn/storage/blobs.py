@@ -128,7 +128,7 @@ class FolderBlobs(Blobs):
         self._durable_shards: set[str] = set()
         self.url = str(self._root)
         with _failures(f"the blob folder {self._root} cannot be used"):
-            self._temporary.mkdir(parents=True, exist_ok=True)
+            _make_folder(self._temporary)
             self._remove_stale()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -274,6 +274,15 @@ def _verify_written(descriptor: int, digest: str) -> None:
         hasher.update(piece)
     if hasher.hexdigest() != digest:
         raise OSError(errno.EIO, "what was read back differs from what was written")
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, each with its name made durable."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        with suppress(FileExistsError):
+            os.mkdir(folder)
+        _fsync_folder(folder.parent)
 
 
 def _fsync_folder(folder: Path) -> None:
