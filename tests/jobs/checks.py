@@ -15,7 +15,11 @@ COMPARED = ("source", "start", "stop", *COUNTS, "digest")
 JOB_STATES = ("queued", "running", "committed", "done")
 
 
-def summary(workspace: Path, model: str) -> list[dict[str, Any]]:
+Place = Path | str
+"""A folder, or the URL of a workspace on PostgreSQL."""
+
+
+def summary(workspace: Place, model: str) -> list[dict[str, Any]]:
     """What two workspaces that learned the same must agree on: one item a version."""
     with el.open(workspace, create=False) as ws:
         return [_told(version) for version in ws.model(model).versions()]
@@ -27,7 +31,7 @@ def _told(version: dict[str, Any]) -> dict[str, Any]:
     return told | {"increments": increments}
 
 
-def check_any_moment(workspace: Path, model: str, expected: list[dict[str, Any]]) -> int:
+def check_any_moment(workspace: Place, model: str, expected: list[dict[str, Any]]) -> int:
     """A workspace after a kill: it is the one before or after some commit, and can be served from.
 
     Args:
@@ -36,9 +40,9 @@ def check_any_moment(workspace: Path, model: str, expected: list[dict[str, Any]]
     Returns:
         How many versions there are.
     """
-    if not (workspace / "everlearn.db").exists():
+    if isinstance(workspace, Path) and not (workspace / "everlearn.db").exists():
         return 0
-    _check_database(workspace / "everlearn.db")
+    _check_database(workspace)
     with el.open(workspace) as ws:
         if model not in ws.registry.models():
             return 0
@@ -58,7 +62,7 @@ def check_any_moment(workspace: Path, model: str, expected: list[dict[str, Any]]
 
 
 def check_ended(
-    workspace: Path, model: str, expected: list[dict[str, Any]], rows: list[int]
+    workspace: Place, model: str, expected: list[dict[str, Any]], rows: list[int]
 ) -> None:
     """All of it was learned, each row exactly once, and nothing is left over.
 
@@ -78,7 +82,7 @@ def check_ended(
         assert moves == list(range(1, len(rows) + 1))
         for number in range(1, len(rows) + 1):
             check_loads(ws, model, number)
-    _check_database(workspace / "everlearn.db")
+    _check_database(workspace)
 
 
 def check_loads(ws: el.Workspace, model: str, number: int) -> None:
@@ -96,8 +100,10 @@ def check_loads(ws: el.Workspace, model: str, number: int) -> None:
     handle.predict(row, version=number)
 
 
-def _check_database(path: Path) -> None:
-    connection = sqlite3.connect(path)
+def _check_database(workspace: Place) -> None:
+    if isinstance(workspace, str):
+        return
+    connection = sqlite3.connect(workspace / "everlearn.db")
     try:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     finally:

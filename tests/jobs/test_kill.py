@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import everlearn as el
 from tests.jobs.checks import check_any_moment, check_ended
 from tests.jobs.conftest import Uninterrupted
 from tests.jobs.driver import ROOT, Driver
@@ -100,3 +103,37 @@ def test_killed_at_random_moments(
             check_any_moment(workspace, model, expected)
     assert driver.run(**run).error is None
     check_ended(workspace, model, expected, LENGTHS)
+
+
+def test_a_file_that_is_gone_when_the_job_goes_on(
+    driver: Driver, files: list[str], tmp_path: Path
+) -> None:
+    """The unfinished job fails with the file's name; after that, all else can be learned."""
+    lost = str(shutil.copy(files[0], tmp_path / "lost.parquet"))
+    run = {"workspace": str(tmp_path / "workspace"), "model": "plain"}
+    assert driver.run(**run, files=[lost], crash="checkpoint.committed:2").killed
+    os.remove(lost)
+    failed = driver.run(**run, files=files[1:])
+    assert failed.error is not None and failed.error.startswith("ChangedError")
+    assert "lost.parquet" in failed.error
+    again = driver.run(**run, files=files)
+    assert again.error is None
+    assert [result["version"] for result in again.results] == [1, 2]
+
+
+def test_a_spec_that_changed_while_a_job_was_unfinished(
+    driver: Driver, files: list[str], uninterrupted: Uninterrupted, tmp_path: Path
+) -> None:
+    """The job is finished by the definition that it was planned with; the next one has the new."""
+    expected, _ = uninterrupted("plain")
+    workspace = tmp_path / "workspace"
+    run = {"workspace": str(workspace), "model": "plain", "files": files[:1]}
+    assert driver.run(**run, crash="checkpoint.committed:2").killed
+    changed = models()["plain"].replace(strategy=el.Strategy(memory=el.Reservoir(9), chunk=10))
+    with el.open(workspace) as ws:
+        handle = ws.model(changed)
+        assert handle.train(files[0]).resumed_from > 0
+        assert handle.train(files[1]).version == 2
+        first, second = handle.versions()
+    assert first["state_digest"] == expected[0]["state_digest"]
+    assert second["strategy"]["params"]["chunk"] == 10
