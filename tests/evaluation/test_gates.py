@@ -89,6 +89,30 @@ def test_too_few_rows_are_refused():
     assert try_candidate(GOOD, GOOD, holdouts(30), NonInferior("log_loss")).action == "pass"
 
 
+def test_an_area_is_not_judged_on_a_handful_of_positives():
+    """The variance of one positive row's share is unknown, not 0."""
+    batch = rows(800)
+    late = np.flatnonzero(batch.y == 1)
+    for positives in (1, 9, 10):
+        held = HoldOuts()
+        held.add(batch.take(np.sort(np.r_[np.flatnonzero(batch.y == 0), late[:positives]])))
+        for champion in (GOOD, None):
+            decision = try_candidate(GOOD, champion, held, NonInferior("roc_auc"))
+            assert (decision.action == "pass") == (positives == 10)
+            if positives < 10:
+                assert f"{positives} recent hold-out rows of the rarer class" in decision.reason
+
+
+def test_the_positive_class_is_the_last_in_order_in_any_code():
+    for batch in (HELD.recent, rows(300, text=True)):
+        values = sorted(set(batch.y.tolist()))
+        one, other = (evaluate(Logistic([2.0, -1.0], v), batch) for v in (values, values[::-1]))
+        assert one["pr_auc"] == pytest.approx(other["pr_auc"], abs=1e-12)
+    decision = try_candidate(Logistic([2.0, -1.0], [1.0, 0.0]), GOOD, HELD)
+    recent = decision.evidence["recent"]
+    assert recent["candidate"]["pr_auc"] == pytest.approx(recent["champion"]["pr_auc"], abs=1e-12)
+
+
 @pytest.mark.parametrize("gate", [NonInferior("log_loss"), NonInferior("accuracy"), None])
 def test_answers_that_are_not_finite_are_refused(gate):
     broken = Logistic([np.nan, 1.0])
@@ -234,7 +258,8 @@ def test_transformers_and_clusterers():
     gate = NonInferior("reconstruction_error", margin=0.1)
     assert try_candidate(Errors([0.1, 0.1]), Errors([0.2, 0.2]), held, gate).action == "pass"
     assert try_candidate(Errors([2.0, 2.0]), Errors([0.2, 0.2]), held, gate).action == "refuse"
-    assert "no target" in try_candidate(Errors([0.1, 0.1]), None, held, gate).reason
+    assert try_candidate(Errors([0.1, 0.1]), None, held, gate).action == "pass"
+    assert "finite" in try_candidate(Errors([np.nan, 0.1]), None, held, gate).reason
 
     class Groups(Linear):
         kind = "clusterer"

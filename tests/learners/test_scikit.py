@@ -215,6 +215,24 @@ def test_components_alone_answer_with_the_reconstruction_error():
     np.testing.assert_allclose(learner.predict(rows()).value, ((X - back) ** 2).sum(axis=1))
 
 
+def test_components_that_have_learned_nothing_reconstruct_nothing():
+    """An error of 0 would be the best there is."""
+    fresh = as_learner(IncrementalPCA(2), COLUMNS)
+    np.testing.assert_allclose(fresh.predict(rows()).value, (X**2).sum(axis=1))
+    assert len(fresh.predict(rows().take(slice(0)))) == 0
+
+
+def test_a_category_for_which_there_is_no_count_is_refused_in_words():
+    values = np.digitize(X, [-1.0, 0.0, 1.0]).astype(np.float64)
+    learner = as_learner(CategoricalNB(), COLUMNS, classes=2)
+    learner.learn(rows(values, y=BINARY))
+    with pytest.raises(InputError, match=r"no place for a value .* min_categories="):
+        learner.predict(rows(values + 5))
+    roomy = as_learner(CategoricalNB(min_categories=10), COLUMNS, classes=2)
+    roomy.learn(rows(values, y=BINARY))
+    assert np.isfinite(roomy.predict(rows(values + 5)).proba).all()
+
+
 def test_loading_a_broken_state_leaves_a_fresh_learner():
     learner = as_learner(SGDClassifier(), COLUMNS, classes=2)
     learner.learn(rows(y=BINARY))

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from everlearn.base import Columns, InputError, Schema, TargetKind
-from everlearn.data.convert import is_text
+from everlearn.data.convert import is_text, plain
 from everlearn.data.slices import nearest
 
 _ISO = r"^\s*\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}(:?\d{2})?)?)?\s*$"
@@ -143,7 +143,10 @@ def _kind(schema: Schema, name: str, column: pa.ChunkedArray) -> str:
 
 
 def _looks_like_times(column: pa.ChunkedArray) -> bool:
-    texts = column.cast(pa.string()).drop_null()
+    texts = pa.chunked_array(
+        [plain(chunk).cast(pa.string()) for chunk in column.chunks], pa.string()
+    )
+    texts = texts.drop_null()
     texts = texts.filter(pc.not_equal(texts, ""))
     return len(texts) > 0 and bool(pc.all(pc.match_substring_regex(texts, _ISO)).as_py())
 

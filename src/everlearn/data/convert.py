@@ -37,9 +37,12 @@ def _value_type(array: pa.Array) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _plain(array: pa.Array) -> pa.Array:
+def plain(array: pa.Array) -> pa.Array:
     """Without dictionary; texts in the form for which Arrow has most functions."""
     if pa.types.is_dictionary(array.type):
+        if pa.types.is_string_view(array.type.value_type):  # a Polars Categorical or Enum
+            texts = array.dictionary.cast(pa.large_string())
+            array = pa.DictionaryArray.from_arrays(array.indices, texts)
         array = array.dictionary_decode()
     return array.cast(pa.large_string()) if pa.types.is_string_view(array.type) else array
 
@@ -71,7 +74,7 @@ def to_numbers(array: pa.Array, name: str) -> tuple[Floats, Mask | None]:
     Raises:
         InputError: a type that holds no numbers (lists, structs, binary).
     """
-    array = _plain(array)
+    array = plain(array)
     kind = array.type
     if pa.types.is_floating(kind) or pa.types.is_integer(kind):
         return _floats(array), None
@@ -131,7 +134,7 @@ def to_texts(array: pa.Array, name: str) -> pa.Array:
     """
     kind = _value_type(array)
     if pa.types.is_string_view(array.type):
-        return _plain(array)
+        return plain(array)
     if is_text(kind):
         return array
     if pa.types.is_dictionary(array.type):
@@ -172,7 +175,7 @@ def to_times(array: pa.Array, name: str) -> tuple[Ints, Mask | None]:
     Raises:
         InputError: a type that holds no moments.
     """
-    array = _plain(array)
+    array = plain(array)
     kind = array.type
     if pa.types.is_null(kind):
         return np.full(len(array), NO_TIME), None

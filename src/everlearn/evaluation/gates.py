@@ -17,6 +17,10 @@ from everlearn.evaluation.trial import Gate, Scorer, Trial, hold_trial
 
 PASS, REFUSE = "pass", "refuse"
 
+FEWEST_OF_A_CLASS = 10
+"""Rows of either class that a ROC AUC is judged on at least: its variance comes from both, and that
+of a few rows says nothing."""
+
 METRICS = {
     "classifier": CLASSIFIER_METRICS,
     "regressor": REGRESSOR_METRICS,
@@ -33,8 +37,9 @@ class NonInferior:
     difference of their losses (paired, in closed form, over groups of rows that depend on each
     other; see `intervals`) must not exceed the margin: on the recent rows always, on the historical
     ones if a margin for them is given, and on every named slice of all rows. A first version has
-    no champion, and must not be below the best constant answer (the majority class or the mean).
-    Answers that are not finite, and too few rows, refuse.
+    no champion, and must not be below the best constant answer (the majority class or the mean);
+    for a transformer there is none, and finite answers suffice. Answers that are not finite, and
+    too few rows (for "roc_auc" fewer than 10 of either class), refuse.
 
     Args:
         metric: "log_loss", "accuracy", "brier" or "roc_auc" (of two classes) for a classifier;
@@ -131,15 +136,15 @@ class NonInferior:
         if isinstance(rows, str):
             return check | {"reason": rows}
         count = len(range(*rows.indices(len(trial)))) if isinstance(rows, slice) else len(rows)
-        if count < self.minimum:
-            reason = (
-                f"{count} {name} hold-out rows are too few to judge on ({self.minimum} are "
-                "needed): learn from more rows at a time or keep a larger share out of learning"
-            )
-            return check | {"reason": reason, "rows": count}
+        reason = self._too_few(trial, name, rows, count)
         broken = not_finite(trial, rows)
-        if broken:
-            return check | {"reason": f"{broken} on {name} hold-out rows", "rows": count}
+        if broken and not reason:
+            reason = f"{broken} on {name} hold-out rows"
+        if reason:
+            return check | {"reason": reason, "rows": count}
+        if trial.champion is None and trial.kind == "transformer":
+            reason = f"first version: the answers for {count} {name} rows are finite"
+            return check | {"passed": True, "reason": reason, "rows": count}
         try:
             found = trial.compare(self.metric, rows, level=self.level)
         except InputError as error:
@@ -149,6 +154,24 @@ class NonInferior:
         tell = self._tell_first if first else self._tell
         reason = tell(name, found, margin, passed)
         return check | found.to_json() | {"passed": passed, "reason": reason}
+
+    def _too_few(self, trial: Trial, name: str, rows: slice | Array, count: int) -> str:
+        """Why there are not enough rows to judge on, in words; empty if there are."""
+        advice = "learn from more rows at a time or keep a larger share out of learning"
+        if count < self.minimum:
+            return (
+                f"{count} {name} hold-out rows are too few to judge on ({self.minimum} are "
+                f"needed): {advice}"
+            )
+        if self.metric == "roc_auc" and trial.candidate and trial.candidate.y is not None:
+            positive = int(np.count_nonzero(trial.candidate.y[rows] == 1))
+            rarer = min(positive, count - positive)
+            if rarer < FEWEST_OF_A_CLASS:
+                return (
+                    f"{rarer} {name} hold-out rows of the rarer class are too few to judge roc_auc "
+                    f"on ({FEWEST_OF_A_CLASS} are needed): {advice}"
+                )
+        return ""
 
     def _tell(self, name: str, found: Comparison, margin: float, passed: bool) -> str:
         bound = found.worse.high

@@ -65,10 +65,12 @@ class Answers:
         y: (n,) true classes in the model's own codes (−1: unknown to it), or values; None for
             learners without a target.
         prediction: of the same n rows, in the same codes.
+        positive: the code of the positive class of two: the last in natural order.
     """
 
     y: Array | None
     prediction: Prediction
+    positive: int = 1
 
     @property
     def classes(self) -> int:
@@ -76,7 +78,8 @@ class Answers:
         return 0 if proba is None else proba.shape[1]
 
     def take(self, rows: slice | Array) -> Answers:
-        return Answers(None if self.y is None else self.y[rows], self.prediction.take(rows))
+        y = None if self.y is None else self.y[rows]
+        return Answers(y, self.prediction.take(rows), self.positive)
 
     def is_finite(self) -> bool:
         """Whether every value and every probability is a number."""
@@ -89,12 +92,15 @@ def ask(scorer: Scorer, batch: Batch) -> Answers:
     pieces = [scorer.predict(piece) for piece in batch.split(_PIECE)]
     if not pieces:
         pieces = [scorer.predict(batch)]
-    y = batch.y
+    y, prediction, positive = batch.y, join_predictions(pieces), 1
     if scorer.kind in ("clusterer", "transformer"):
         y = None
     elif scorer.kind == "classifier" and y is not None:
         y = scorer.encode(y)
-    return Answers(y, join_predictions(pieces))
+        if prediction.proba is not None and prediction.proba.shape[1] == 2:
+            zero, one = scorer.decode(np.arange(2)).tolist()
+            positive = int(one > zero)
+    return Answers(y, prediction, positive)
 
 
 def join_predictions(pieces: Sequence[Prediction]) -> Prediction:
@@ -131,7 +137,7 @@ def measure(kind: Any, answers: Answers) -> dict[str, Any]:
     """The metrics of answers, by name, with their baselines."""
     metrics = Metrics(kind)
     metrics.add(answers.y, answers.prediction)
-    return metrics.results()
+    return metrics.results(positive=answers.positive)
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from everlearn.base import (
     Model,
     Part,
     Schema,
+    SpecError,
     State,
     prefixed,
     state_digest,
@@ -101,6 +102,7 @@ class Learned:
         return proba[:, self._fold.labels.order]
 
     def _compiled(self, X: Any) -> Batch:
+        _check_width(X, self._fold.columns, self.model.schema)
         return compile_rows(_table(X, None, None), self._fold.columns)
 
 
@@ -132,8 +134,11 @@ def learn(start: Any, X: Any, y: Any = None, strategy: Strategy | None = None) -
     """
     model = _model(start, y is not None, strategy)
     strategy = model.strategy
+    table = _table(X, y, model.schema.target)
+    if isinstance(start, Learned) and strategy.start == "champion" and not table.num_rows:
+        return Learned(model, Fold.load(start.state, model.learner, strategy), {"rows": 0}, {})
     blobs = MemoryBlobs()
-    sources = open_sources(_table(X, y, model.schema.target), blobs=blobs)
+    sources = open_sources(table, blobs=blobs)
     slices = [piece for source in sources if (piece := source.slice()) is not None]
     former = start.state if isinstance(start, Learned) else None
     given = former if strategy.start == "champion" else _given(strategy)
@@ -142,6 +147,7 @@ def learn(start: Any, X: Any, y: Any = None, strategy: Strategy | None = None) -
         columns = resolved_columns(model, sources)
     else:
         columns = Columns.from_json(origin["columns"].meta)
+        _check_width(X, columns, model.schema)
     if given is not None:
         fold = Fold.load(given, model.learner, strategy, remembered=former)
     else:
@@ -181,7 +187,7 @@ def _folded(model: Model, fold: Fold, slices: list[Slice], blobs: MemoryBlobs) -
     for tally in reader.tallies:
         for reason, count in tally.reasons["set_aside"].items():
             aside[reason] = aside.get(reason, 0) + count
-    return Learned(model, fold, dict(metrics.results()), aside)
+    return Learned(model, fold, metrics.results(positive=fold.positive), aside)
 
 
 def _model(start: Any, has_y: bool, strategy: Strategy | None) -> Model:
@@ -194,6 +200,10 @@ def _model(start: Any, has_y: bool, strategy: Strategy | None) -> Model:
         model = Model("model", learner=start, schema=Schema(target=TARGET if has_y else None))
     if has_y and model.schema.target is None:
         raise InputError("y was given, but the model's schema names no target")
+    if strategy is not None and not isinstance(strategy, Strategy):
+        raise SpecError(
+            f"learn(strategy=) is an everlearn.Strategy, as Strategy(memory=…), not {strategy!r}"
+        )
     return model.replace(strategy=strategy or model.strategy or Strategy())
 
 
@@ -209,6 +219,18 @@ def _table(X: Any, y: Any, target: str | None) -> pa.Table:
     if not _is_matrix(X):
         X = as_table(records_to_table(X) if isinstance(X, list | tuple) else X)
     return arrays_to_table(X, y, target=target or TARGET)
+
+
+def _check_width(X: Any, columns: Columns, schema: Schema) -> None:
+    """Refuse an array with more columns than were learned: it has no names to tell them by."""
+    if not _is_matrix(X) or np.ndim(X) != 2:
+        return
+    known = {*columns.numbers, *columns.categories, *columns.times, *schema.ignore, columns.target}
+    known |= {columns.id, columns.time, columns.label_time, columns.key}
+    width = np.shape(X)[1]
+    extra = [name for j in range(width) if (name := f"x{j}") not in known]
+    if extra and "x0" in known:
+        raise InputError(f"X has {width} columns, and {', '.join(extra[:5])} were not learned")
 
 
 def _is_matrix(X: Any) -> bool:

@@ -37,8 +37,6 @@ from everlearn.strategies.strategy import Strategy
 
 Mask = npt.NDArray[np.bool_]
 
-UNSEEN_CLASS = "class unknown to a learner that cannot grow"
-
 
 class Chunks(Protocol):
     """Where chunks come from: an increment's reader, or arrays in memory."""
@@ -66,7 +64,8 @@ class Step:
 
     Args:
         batch: the rows that were learned, y in codes for a classifier.
-        prediction: what was predicted for them before they were learned; None for no rows.
+        prediction: what was predicted for them before they were learned; None for no rows, and
+            where they were learned before.
         refused: (n,) which rows of the chunk were set aside because the learner cannot learn their
             class; None for none.
     """
@@ -157,18 +156,22 @@ class Fold:
         Args:
             learner: an estimator, a chain, a learner's name, or None for the default learner.
             strategy: its memory, retention, adaptation and seed.
-            classes: classes of the target that are known beforehand.
+            classes: classes of the target that are known beforehand. Where there are any, those of
+                remembered rows are too, which may be of classes that the increment lacks.
             remembered: a state whose memory (and whose ids seen) the fold begins with.
 
         Raises:
             SpecError: the learner cannot learn in increments, or not from these columns.
         """
+        kept = under("memory", remembered or {})
+        if classes and kept and strategy.memory is not None:
+            classes = tuple({*classes, *_classes_of(kept)})
         seed, labels = strategy.seed, Labels(sorted(classes))
         made = as_learner(learner, columns, classes=len(labels), seed=seed, labels=labels)
         made = strategy.wrap(made)
         generator = np.random.Generator(np.random.PCG64(seed))
         fold = cls(columns, made, labels if made.kind == "classifier" else None, None, generator)
-        fold._open_memory(strategy.memory, under("memory", remembered or {}))
+        fold._open_memory(strategy.memory, kept)
         fold.others = prefixed("ids", under("ids", remembered or {}))
         return fold
 
@@ -218,15 +221,16 @@ class Fold:
 
         Args:
             batch: rows with y in the target's own values.
-            again: they were learned before, in an earlier pass: they are not offered once more.
+            again: they were learned before, in an earlier pass: they are neither predicted nor
+                offered once more.
         """
         known, coded, refused = self._coded_known(batch)
         if not len(known):
             return Step(known, None, refused)
         drawn = self._draw(len(known))
-        mixed = coded if drawn is None else Batch.concat([coded, self._coded(drawn)])
-        prediction = self.learner.learn(mixed, score=len(coded))
-        if self.memory is not None and prediction is not None and not again:
+        mixed = coded if drawn is None else Batch.concat([coded, drawn])
+        prediction = self.learner.learn(mixed, score=0 if again else len(coded))
+        if self.memory is not None and prediction is not None:
             self.memory.offer(known, self._losses(coded, prediction), self.generator)
         return Step(coded, prediction, refused)
 
@@ -263,6 +267,11 @@ class Fold:
         """(k,) classes of the target, in the order of the columns of `Prediction.proba`."""
         return self.decode(np.arange(len(self.labels or ())))
 
+    @property
+    def positive(self) -> int:
+        """The code of the positive class of two: the last in natural order."""
+        return 1 if self.labels is None or len(self.labels) != 2 else int(self.labels.order[-1])
+
     def _open_memory(self, memory: Memory | None, saved: State) -> None:
         """Open the memory on what was saved; a memory of another kind is offered those rows."""
         if memory is None:
@@ -273,18 +282,23 @@ class Fold:
         elif saved["definition"].meta == self.definition:
             self.memory = memory.open(under("held", saved))
         else:
-            former: Memory = from_config(saved["definition"].meta)
             self.memory = memory.open()
-            for rows in former.open(under("held", saved)).rows():
-                self.memory.offer(rows, np.zeros(len(rows)), self.generator)
+            for rows in _saved_rows(saved):
+                loss = self._losses(self._coded(rows), self.predict(rows))
+                self.memory.offer(rows, loss, self.generator)
             self.memory.settle()
 
     def _draw(self, n: int) -> Batch | None:
-        """Rows seen again with n new ones. Their classes are known: they were learned before."""
+        """Rows seen again with n new ones, with class codes. Of classes that the learner does not
+        know there are only some where it began from a state of other rows; they are left out."""
         if self.memory is None or not self.replays:
             return None
         drawn = self.memory.draw(n, self.generator)
-        return drawn if drawn is not None and len(drawn) else None
+        if drawn is None or self.labels is None or drawn.y is None:
+            return drawn
+        codes = self.labels.encode(drawn.y)
+        coded = drawn.with_y(codes)
+        return coded if (codes >= 0).all() else coded.take(codes >= 0)
 
     def _coded(self, batch: Batch) -> Batch:
         if self.labels is None or batch.y is None:
@@ -297,7 +311,8 @@ class Fold:
         if self.labels is None or not len(batch):
             return batch, batch, None
         if batch.y is None:
-            raise InputError(f"{self.columns.target!r} is needed to learn, and these rows lack it")
+            target = "a target" if self.columns.target is None else repr(self.columns.target)
+            raise InputError(f"{target} is needed to learn, and these rows have none")
         codes = self.labels.encode(batch.y)
         unknown = codes < 0
         if unknown.any():
@@ -315,3 +330,14 @@ class Fold:
         if batch.y is None:
             return np.zeros(len(batch))
         return losses(self.learner.kind, batch.y, prediction)
+
+
+def _saved_rows(saved: State) -> Iterator[Batch]:
+    """All rows that a saved memory holds, whatever its kind."""
+    memory: Memory = from_config(saved["definition"].meta)
+    return memory.open(under("held", saved)).rows()
+
+
+def _classes_of(saved: State) -> set[Any]:
+    """The classes of the rows that a saved memory holds."""
+    return {y for rows in _saved_rows(saved) if rows.y is not None for y in rows.y.tolist()}

@@ -30,7 +30,7 @@ from everlearn.data.tables import BlobStore
 from everlearn.jobs.keep import keep
 from everlearn.jobs.ledger import Ledger
 from everlearn.jobs.queue import OPEN, Queue
-from everlearn.learners.adapt import as_learner, learner_kind
+from everlearn.learners.adapt import MANY_CLASSES, as_learner, learner_kind
 from everlearn.learners.growth import can_grow
 from everlearn.registry import aliases, bundle, definitions, lineage, versions
 from everlearn.registry.config import from_config, to_config
@@ -289,8 +289,16 @@ def resolved_columns(model: Model, sources: Sequence[Source]) -> Columns:
     if first.target is None:
         return first
     columns = resolve(model.schema, sources, kind == "classifier")
-    if kind == "regressor" and columns.target_kind == "integer":
+    if kind == "regressor" and columns.target_kind in ("integer", "boolean"):
         return replace(columns, target_kind="number")
+    if kind == "classifier" and columns.target_kind == "number" and not classes and y is not None:
+        distinct = len(np.unique(y))
+        if distinct > MANY_CLASSES:
+            raise InputError(
+                f"target {first.target!r} is a quantity ({distinct} different values in the first "
+                "rows, not all of them whole), and the learner predicts classes; use a regressor, "
+                "or name the classes in Schema(classes=…)"
+            )
     return columns
 
 

@@ -382,7 +382,7 @@ class Run:
 
     def _measured(self, decision: Decision) -> Json:
         """Metrics before learning each chunk, and those on the hold-outs that were judged."""
-        found = dict(self.metrics.results())
+        found = dict(self.metrics.results(positive=self.fold.positive))
         evidence = decision.evidence
         return found | {
             name: evidence[name] for name in ("recent", "historical") if name in evidence

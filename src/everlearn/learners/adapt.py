@@ -65,14 +65,19 @@ def learner_kind(
 
     Args:
         definition, columns, classes: as for `as_learner`.
-        y: some values of the target, by which the default learner tells an integer that is a
-            class from one that is a quantity.
+        y: some values of the target, by which the default learner tells a number that is a class
+            (an integer of few values; 0.0 and 1.0, which data frames make of integers where some
+            are missing) from one that is a quantity.
 
     Raises:
         SpecError: as for `as_learner`.
     """
-    if definition is None and y is not None and columns.target_kind == "integer" and not classes:
-        return "regressor" if len(np.unique(y)) > MANY_CLASSES else "classifier"
+    if definition is None and y is not None and not classes:
+        distinct = np.unique(y) if columns.target_kind in ("integer", "number") else y[:0]
+        if columns.target_kind == "integer":
+            return "regressor" if len(distinct) > MANY_CLASSES else "classifier"
+        if np.array_equal(distinct, [0.0, 1.0]):
+            return "classifier"
     definition = _resolved(definition, columns, classes)
     if isinstance(definition, Learner) and not isinstance(definition, type):
         return definition.kind

@@ -30,11 +30,19 @@ def answer_for(estimator: Any, kind: LearnerKind) -> Answer:
 
 
 def prior(rows: int, kind: LearnerKind, classes: int, has_proba: bool) -> Prediction:
-    """What is answered before anything was learned: uniform, or 0."""
+    """What is answered before anything was learned: uniform, or 0. `nothing_kept` for rows of a
+    transformer."""
     if kind in ("regressor", "transformer"):
         return Prediction(value=np.zeros(rows))
     proba = np.full((rows, classes), 1.0 / classes) if has_proba and classes else None
     return Prediction(value=np.zeros(rows, np.int64), proba=proba)
+
+
+def nothing_kept(matrix: Any) -> Prediction:
+    """The reconstruction error before anything was learned, when each row is taken for 0: its
+    squared length."""
+    squares = matrix.multiply(matrix) if hasattr(matrix, "multiply") else matrix * matrix
+    return Prediction(value=np.asarray(squares.sum(axis=1), np.float64).ravel())
 
 
 def linear_classes(estimator: Any, matrix: Any, classes: int) -> Prediction:

@@ -24,7 +24,7 @@ from everlearn.base import (
     State,
 )
 from everlearn.learners import codec
-from everlearn.learners.answers import answer_for, prior
+from everlearn.learners.answers import answer_for, nothing_kept, prior
 from everlearn.learners.encoder import Encoder, Encoding
 from everlearn.learners.growth import can_grow, grow_estimator
 
@@ -77,14 +77,26 @@ class SklearnLearner:
         return self._classes
 
     def predict(self, batch: Batch) -> Prediction:
-        """Predict for every row; changes nothing. Raises `InputError` on other columns."""
+        """Predict for every row; changes nothing.
+
+        Raises:
+            InputError: the rows have other columns, or a category that a `CategoricalNB` lacks.
+        """
+        if not self._fitted and self.kind == "transformer" and len(batch):
+            return nothing_kept(self._encoding.transform(batch))
         if not self._fitted or len(batch) == 0:
             return prior(len(batch), self.kind, self._classes, self._has_proba)
-        with self._quiet():
-            matrix = self._encoding.transform(batch)
-            for step in self._transformers:
-                matrix = step.transform(matrix)
-            return self._answer(self._estimator, matrix, self._classes)
+        try:
+            with self._quiet():
+                matrix = self._encoding.transform(batch)
+                for step in self._transformers:
+                    matrix = step.transform(matrix)
+                return self._answer(self._estimator, matrix, self._classes)
+        except IndexError as error:
+            raise InputError(
+                f"{type(self._estimator).__name__} has no place for a value in these rows: {error};"
+                " of a CategoricalNB, say how many categories there are with min_categories="
+            ) from error
 
     def learn(self, batch: Batch, score: int = 0) -> Prediction | None:
         """Learn the rows as one chunk; what is returned was predicted before it was learned.
