@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from everlearn.base import Decision, Part, Prediction, SpecError
+from everlearn.evaluation.comparison import compare_losses
 from everlearn.evaluation.gates import NonInferior, parts_not_finite, try_candidate
 from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.evaluation.slices import Slice
@@ -87,6 +88,21 @@ def test_too_few_rows_are_refused():
         assert nothing.action == "refuse"
         assert "0 recent hold-out rows" in nothing.reason
     assert try_candidate(GOOD, GOOD, holdouts(30), NonInferior("log_loss")).action == "pass"
+
+
+def test_models_that_agree_on_few_rows_may_differ_on_others():
+    """With no row on which they differ, the difference of accuracies still has a variance."""
+    gate = NonInferior("accuracy", margin=0.01)
+    few = try_candidate(GOOD, GOOD, holdouts(60), gate)
+    assert few.action == "refuse"
+    assert "worse by at most 0.02" in few.reason
+    assert try_candidate(GOOD, GOOD, holdouts(300), gate).action == "pass"
+    generator = np.random.default_rng(0)
+    passed = 0
+    for _ in range(400):  # the candidate is wrong on 2 % more
+        mine = (generator.random(60) < 0.02).astype(float)
+        passed += compare_losses("accuracy", mine, np.zeros(60), level=0.95).worse.high <= 0.01
+    assert passed / 400 < 0.05
 
 
 def test_an_area_is_not_judged_on_a_handful_of_positives():
