@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import everlearn as el
-from tests.jobs.checks import check_any_moment, check_ended
+from tests.jobs.checks import check_any_moment, check_ended, summary
 from tests.jobs.conftest import Uninterrupted
 from tests.jobs.driver import ROOT, Driver
-from tests.jobs.scenarios import CHECKPOINT_ROWS, ROWS, models
+from tests.jobs.scenarios import CHECKPOINT_ROWS, ROWS, models, write_files
 
 MODELS = list(models())
 LENGTHS = [ROWS, ROWS // 2]
@@ -137,3 +137,21 @@ def test_a_spec_that_changed_while_a_job_was_unfinished(
         first, second = handle.versions()
     assert first["state_digest"] == expected[0]["state_digest"]
     assert second["strategy"]["params"]["chunk"] == 10
+
+
+@pytest.mark.parametrize("model", ["ids", "scratch"])
+def test_killed_when_there_are_blocks_that_versions_share(
+    model: str, driver: Driver, tmp_path: Path
+) -> None:
+    """Enough rows for whole runs of ids and whole blocks of remembered and held-out rows."""
+    rows = 70_000
+    files = write_files(tmp_path, rows=rows)
+    run = {"model": model, "files": files, "checkpoint_rows": 12_000, "chunk": 2000}
+    assert driver.run(workspace=str(tmp_path / "whole"), **run).error is None
+    expected = summary(tmp_path / "whole", model)
+    killed = {"workspace": str(tmp_path / "killed"), **run}
+    for passage in ("checkpoint.committed:4", "checkpoint.saved:1", "learn.step:15"):
+        assert driver.run(**killed, crash=passage).killed
+        check_any_moment(tmp_path / "killed", model, expected)
+    assert driver.run(**killed).error is None
+    check_ended(tmp_path / "killed", model, expected, [rows, rows // 2])
