@@ -76,8 +76,8 @@ def places(location: str | os.PathLike[str]) -> tuple[str, str]:
     blobs_url = url.query.get("blobs")
     if not blobs_url or not isinstance(blobs_url, str):
         raise InputError(
-            f"{text!r} does not say where the blobs are: add ?blobs=s3://bucket/prefix or"
-            " ?blobs=/folder"
+            f"{url.render_as_string()!r} does not say where the blobs are: add"
+            " ?blobs=s3://bucket/prefix or ?blobs=/folder"
         )
     database = url.difference_update_query(["blobs"])
     return database.render_as_string(hide_password=False), blobs_url
