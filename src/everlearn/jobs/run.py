@@ -33,7 +33,7 @@ from everlearn.jobs.plan import Plan
 from everlearn.jobs.queue import Job, Queue
 from everlearn.registry import aliases, definitions, versions
 from everlearn.registry.config import from_config, to_config
-from everlearn.registry.models import model_id
+from everlearn.registry.models import model_id, plain
 from everlearn.registry.versions import Increment
 from everlearn.storage.database import Database
 from everlearn.storage.parts import PartStore
@@ -378,7 +378,8 @@ class Run:
             )
             queue.commit(connection, self.job, number, decision)
             crash_point("job.committing")
-        return queue.get(self.job.id)
+        said = plain(decision.to_json())
+        return replace(self.job, state="committed", version=number, decision=said)
 
     def _measured(self, decision: Decision) -> Json:
         """Metrics before learning each chunk, and those on the hold-outs that were judged."""
