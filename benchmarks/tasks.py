@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,15 @@ def write(path: str, rows: str, seed: str, group: str) -> Result:
     return {}
 
 
+def write_new(folder: str, count: str) -> Result:
+    """Write the new rows of so many incremental jobs: "new-0.parquet", …, 10,000 rows each."""
+    for number in range(int(count)):
+        path = Path(folder, f"new-{number}.parquet")
+        if not path.exists():
+            write(str(path), str(INCREMENT), str(1000 + number), str(INCREMENT))
+    return {}
+
+
 # --- one pass over a file ----------------------------------------------------------------------
 
 
@@ -73,8 +84,12 @@ def loop_parquet(path: str) -> Result:
     return timed(run) | {"rows": rows}
 
 
-def loop_csv(path: str) -> Result:
-    """What a user writes: chunks of pandas, predict, then partial_fit."""
+def loop_csv(path: str, form: str) -> Result:
+    """What a user writes: chunks of pandas, predict, then partial_fit.
+
+    Args:
+        form: "frames" gives the estimator data frames as they are, "arrays" their arrays.
+    """
     import pandas as pd
 
     model, hits, rows = learner(), 0, 0
@@ -82,7 +97,10 @@ def loop_csv(path: str) -> Result:
     def run() -> None:
         nonlocal hits, rows
         for frame in pd.read_csv(path, chunksize=1000):
-            x, y = frame[NAMES].to_numpy(), frame["y"].to_numpy()
+            x: Any = frame.drop(columns="y")
+            y: Any = frame["y"]
+            if form == "arrays":
+                x, y = x.to_numpy(), y.to_numpy()
             if rows:
                 hits += int((model.predict(x) == y).sum())
             model.partial_fit(x, y, classes=[0, 1])
@@ -140,18 +158,18 @@ def incremental(folder: str, jobs: str, *histories: str) -> Result:
         opened = [open_workspace(f"{root}/{k}") for k in range(len(histories))]
         handles = [each.model(definition(gate=True)) for each in opened]
         first = [
-            timed(lambda h=h, f=f: h.train(f)) for h, f in zip(handles, histories, strict=True)
+            timed(partial(handle.train, path))
+            for handle, path in zip(handles, histories, strict=True)
         ]
         costs: list[list[float]] = [[] for _ in histories]
         passed: list[int] = [0] * len(histories)
         for number in range(WARM + int(jobs)):
             for place, handle in enumerate(handles):
-                ended = []
                 path = f"{folder}/new-{number}.parquet"
-                cost = timed(lambda h=handle, p=path, e=ended: e.append(h.train(p)))["cpu"]
+                cost = timed(partial(handle.train, path))
                 if number >= WARM:
-                    costs[place].append(cost)
-                    passed[place] += ended[0].decision.action == "promote"
+                    costs[place].append(cost["cpu"])
+                    passed[place] += cost["returned"].decision.action == "promote"
         held = [handle.versions()[-1]["decision"]["evidence"]["rows"] for handle in handles]
         for each in opened:
             each.close()
@@ -169,10 +187,11 @@ def retraining(path: str) -> Result:
     import everlearn as el
 
     with workspace() as opened:
-        first = timed(lambda: opened.model(definition(gate=True)).train(path))
+        handle = opened.model(definition(gate=True))
+        first = timed(partial(handle.train, path))
         anew = definition(gate=True).replace(strategy=el.Strategy(start="scratch"))
         handle = opened.model(anew)
-        again = timed(lambda: handle.train(path, again=True))
+        again = timed(partial(handle.train, path, again=True))
     return {"first_cpu": first["cpu"], "scratch_cpu": again["cpu"]}
 
 
@@ -181,7 +200,7 @@ def many(folder: str, jobs: str) -> Result:
     with workspace() as opened:
         handle = opened.model(definition(gate=True))
         costs = [
-            timed(lambda p=f"{folder}/new-{number}.parquet": handle.train(p))["cpu"]
+            timed(partial(handle.train, f"{folder}/new-{number}.parquet"))["cpu"]
             for number in range(int(jobs))
         ]
     return {"early": statistics.median(costs[40:60]), "late": statistics.median(costs[-20:])}
@@ -193,8 +212,7 @@ def many(folder: str, jobs: str) -> Result:
 def comparison(out: str, workers: str) -> Result:
     """Wall seconds of the demo's comparison of seven strategies on a year of flights."""
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "examples"))
-    from flights import model
-    from nyc_flights import flights
+    flights, model = import_module("nyc_flights").flights, import_module("flights").model
 
     from everlearn.compare.compare import compare
 
@@ -255,16 +273,18 @@ def warm_up(folder: str) -> None:
 
 
 def timed(run: Callable[[], object]) -> Result:
-    """CPU and wall seconds of one call."""
+    """CPU and wall seconds of one call, and what it returned."""
     cpu, wall = time.process_time(), time.perf_counter()
-    run()
-    return {"cpu": time.process_time() - cpu, "wall": time.perf_counter() - wall}
+    returned = run()
+    spent = time.process_time() - cpu
+    return {"cpu": spent, "wall": time.perf_counter() - wall, "returned": returned}
 
 
 TASKS: dict[str, Callable[..., Result]] = {
     task.__name__: task
     for task in (
         write,
+        write_new,
         loop_parquet,
         loop_csv,
         job,
@@ -277,4 +297,6 @@ TASKS: dict[str, Callable[..., Result]] = {
 }
 
 if __name__ == "__main__":
-    print(json.dumps(TASKS[sys.argv[1]](*sys.argv[2:])))
+    found = TASKS[sys.argv[1]](*sys.argv[2:])
+    found.pop("returned", None)
+    print(json.dumps(found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -237,8 +238,12 @@ class _Cutter:
 
     def __init__(self, size: int, account: Account, columns: Columns, remember: Any) -> None:
         self._size, self._account, self._remember = size, account, remember
-        self._empty = empty_batch(columns)
+        self._columns = columns
         self._clear()
+
+    @cached_property
+    def _empty(self) -> Batch:
+        return empty_batch(self._columns)
 
     def _clear(self) -> None:
         self.rows = 0
