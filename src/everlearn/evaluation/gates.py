@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from everlearn.base import Array, Columns, Decision, InputError, SpecError, State
+from everlearn.base import Array, Columns, Decision, InputError, LearnerKind, SpecError, State
 from everlearn.evaluation.comparison import Comparison
 from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.evaluation.loss import CLASSIFIER_METRICS, GREATER_IS_BETTER, REGRESSOR_METRICS
@@ -84,6 +84,17 @@ class NonInferior:
         for item in self.slices:
             if not isinstance(item, Slice):
                 raise SpecError(f"NonInferior(slices=) takes everlearn.Slice objects, not {item!r}")
+
+    def check(self, kind: LearnerKind) -> None:
+        """Refuse beforehand to judge a kind of learner that has no such metric.
+
+        Raises:
+            SpecError: naming the metrics that there are for it.
+        """
+        allowed = METRICS.get(kind, ())
+        if self.metric not in allowed:
+            hint = f"use one of {', '.join(allowed)}" if allowed else "no gate can, leave it out"
+            raise SpecError(f"NonInferior({self.metric!r}) cannot judge a {kind}: {hint}")
 
     def decide(self, trial: Trial) -> Decision:
         """Judge a candidate by the answers of a trial.

@@ -174,7 +174,7 @@ def _folded(model: Model, fold: Fold, slices: list[Slice], blobs: MemoryBlobs) -
     )
 
     def measure(chunk: ChunkLike, step: Step) -> None:
-        if chunk.number == 1 and step.prediction is not None:
+        if chunk.number == 1 and step.prediction is not None and step.counts:
             metrics.add(step.batch.y, step.prediction)
         if step.refused is not None:
             reader.refuse(step.refused, UNSEEN_CLASS)

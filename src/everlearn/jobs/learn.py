@@ -68,11 +68,14 @@ class Step:
             where they were learned before.
         refused: (n,) which rows of the chunk were set aside because the learner cannot learn their
             class; None for none.
+        counts: whether the prediction says something about the model: not the 0 that a regressor
+            answers before it has learned anything.
     """
 
     batch: Batch
     prediction: Prediction | None
     refused: Mask | None = None
+    counts: bool = True
 
 
 AfterStep = Callable[[ChunkLike, Step], None]
@@ -129,6 +132,7 @@ class Fold:
         definition: of the memory, as JSON, so that a changed one can take over its rows.
         replays: whether rows are drawn from memory for each chunk; a fold that began with all that
             the memory holds (`relive`) does not see it again.
+        begun: whether the learner has learned anything.
         others: parts of the state that belong to the increment's reader (ids seen so far).
     """
 
@@ -139,6 +143,7 @@ class Fold:
     generator: np.random.Generator
     definition: Json = None
     replays: bool = True
+    begun: bool = False
     others: dict[str, Part] = field(default_factory=dict)
 
     @classmethod
@@ -195,6 +200,7 @@ class Fold:
         made = strategy.wrap(made)
         made.load(under("learner", state))
         fold = cls(columns, made, labels, None, generator_from_json(state["generator"].meta))
+        fold.begun = True
         kept = state if remembered is None else remembered
         fold._open_memory(strategy.memory, under("memory", kept))
         fold.others = prefixed("ids", under("ids", kept))
@@ -230,15 +236,17 @@ class Fold:
         drawn = self._draw(len(known))
         mixed = coded if drawn is None else Batch.concat([coded, drawn])
         prediction = self.learner.learn(mixed, score=0 if again else len(coded))
+        counts, self.begun = self.begun or self.kind != "regressor", True
         if self.memory is not None and prediction is not None:
             self.memory.offer(known, self._losses(coded, prediction), self.generator)
-        return Step(coded, prediction, refused)
+        return Step(coded, prediction, refused, counts)
 
     def learn(self, batch: Batch) -> None:
         """Learn rows without testing on them and without offering them to the memory."""
         _, coded, _ = self._coded_known(batch)
         if len(coded):
             self.learner.learn(coded)
+            self.begun = True
 
     def settle(self) -> None:
         """The increment is over: what was offered to the memory can be drawn from now on."""

@@ -27,6 +27,7 @@ from everlearn.data.increment import Reader
 from everlearn.data.slices import Consumed, Slice
 from everlearn.data.source import Source, open_sources
 from everlearn.data.tables import BlobStore
+from everlearn.evaluation.gates import NonInferior
 from everlearn.jobs.keep import keep
 from everlearn.jobs.ledger import Ledger
 from everlearn.jobs.queue import OPEN, Queue
@@ -181,9 +182,12 @@ class Planner:
         strategy = _strategy(model, request.chunk)
         given = self._given(strategy)
         columns = self._columns(model, made, base, former, sources, given)
+        _check_gate(model, columns)
         known = [item for _, item in learned]
         slices = [source.slice(known, columns, request.again) for source in sources]
         new = [piece for piece in slices if piece is not None and piece.rows]
+        if not request.again:
+            new = _distinct(new)
         if not new:
             return _nothing(sources, learned, self._path(name, base))
         if request.keep:
@@ -368,6 +372,21 @@ def _strategy(model: Model, chunk: int | None) -> Strategy:
     return strategy if chunk is None else replace(strategy, chunk=chunk)
 
 
+def _check_gate(model: Model, columns: Columns) -> None:
+    """Refuse a gate that could only refuse, before the job rather than after it.
+
+    Raises:
+        SpecError: it is no gate, or has no metric for this kind of learner.
+    """
+    if model.gate is not None and not hasattr(model.gate, "decide"):
+        raise SpecError(
+            f"Model(gate=) is a gate such as NonInferior('log_loss'), not {model.gate!r}"
+        )
+    if isinstance(model.gate, NonInferior):
+        classes = len(model.schema.classes)
+        model.gate.check(learner_kind(model.learner, columns, classes=classes))
+
+
 def _refused(connection: sa.Connection, key: int, fingerprint: str) -> int | None:
     """The version in which a job of this fingerprint ended, if it was refused."""
     table = schema.jobs.c
@@ -378,6 +397,14 @@ def _refused(connection: sa.Connection, key: int, fingerprint: str) -> int | Non
         if row.decision["action"] == "refuse":
             return int(row.version)
     return None
+
+
+def _distinct(slices: Sequence[Slice]) -> list[Slice]:
+    """The slices without those whose content an earlier one has: a copy of a file is that file."""
+    found: dict[tuple[str, int], Slice] = {}
+    for piece in slices:
+        found.setdefault((piece.digest, piece.start), piece)
+    return list(found.values())
 
 
 def _nothing(

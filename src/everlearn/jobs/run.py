@@ -292,7 +292,7 @@ class Run:
         if chunk.number > 1:
             self._after_chunk(0, len(chunk.batch))
             return
-        if step.prediction is not None:
+        if step.prediction is not None and step.counts:
             self.metrics.add(step.batch.y, step.prediction)
         if step.refused is not None:
             self.reader.refuse(step.refused, UNSEEN_CLASS)
