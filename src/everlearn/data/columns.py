@@ -62,14 +62,12 @@ def resolve(
 
 def _join(samples: Any) -> pa.Table:
     """One table of all samples; a column has the widest type of its types."""
-    if isinstance(samples, pa.Table):
-        tables = [samples]
-    else:
-        many = samples if isinstance(samples, Sequence) else [samples]
-        tables = [item if isinstance(item, pa.Table) else item.sample() for item in many]
+    many = samples if isinstance(samples, Sequence) else [samples]
+    tables = [item if isinstance(item, pa.Table) else item.sample() for item in many]
     tables = [table for table in tables if table.num_rows] or tables[:1]
     if not tables or not tables[0].num_rows:
-        raise InputError("there are no rows, so that the types of the columns are not known")
+        where = "".join(f" in {item.name!r}" for item in many[:1] if hasattr(item, "name"))
+        raise InputError(f"there are no rows{where}, so that the types of columns are not known")
     names = list(dict.fromkeys(name for table in tables for name in table.schema.names))
     columns = []
     for name in names:
