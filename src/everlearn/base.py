@@ -41,7 +41,7 @@ class InputError(EverlearnError, ValueError):
 
 
 class SpecError(EverlearnError, ValueError):
-    """A model definition is wrong, cannot be rebuilt, or changed in a way that needs a new start."""
+    """A model definition is wrong, cannot be rebuilt, or changed so that it needs a new start."""
 
 
 class ChangedError(InputError):
@@ -497,6 +497,16 @@ class Held(Protocol):
 
     def save(self) -> State:
         """Everything, in the middle of an increment too. Unchanged parts are the same objects."""
+        ...
+
+
+@runtime_checkable
+class Erasable(Protocol):
+    """A memory in use from which rows can be taken out again."""
+
+    def erase(self, ids: Hashes | None = None, keys: Hashes | None = None) -> int:
+        """Remove the rows with one of these ids, or of one of these keys; returns how many.
+        Only between increments."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What candidates are judged on: rows of all increments, whatever became of their versions."""
+"""Rows held out, or remembered, over several jobs: none is lost, and none is there twice."""
 
 from __future__ import annotations
 
@@ -45,6 +45,24 @@ def test_rows_of_a_refused_candidate_judge_the_next_one(model: ModelHandle) -> N
     judged = third.decision.evidence
     assert judged["recent"]["rows"] + judged.get("historical", {"rows": 0})["rows"] == held
     assert len(judged["periods"]) == 3
+
+
+def test_rows_learned_again_are_remembered_once(tmp_path: Path) -> None:
+    strategy = el.Strategy(start="scratch", memory=el.Everything())
+    learner = SGDClassifier(loss="log_loss", random_state=1)
+    definition = el.Model("m", learner, el.Schema(target="y"), strategy)
+    with el.open(tmp_path / "workspace") as workspace:
+        handle = workspace.model(definition)
+        handle.train(rows(1), source="table")
+        handle.train(rows(2), source="other")
+        last = handle.train(rows(1), source="table", again=True)
+        assert last.version is not None
+        parts = workspace.registry.state("m", workspace.registry.version("m", last.version))
+        ids = [part.arrays["ids"] for name, part in parts.items() if "held/held/" in name]
+        remembered = np.concatenate(ids)
+    learned = sum(item["rows"] for item in handle.versions()[0]["increments"])
+    learned += sum(item["rows"] for item in handle.versions()[1]["increments"])
+    assert len(remembered) == len(np.unique(remembered)) == learned
 
 
 def test_rows_learned_again_are_held_out_once(model: ModelHandle) -> None:

@@ -13,7 +13,9 @@ from everlearn.base import (
     Array,
     Batch,
     Columns,
+    Erasable,
     Floats,
+    Hashes,
     Held,
     InputError,
     Json,
@@ -247,6 +249,12 @@ class Fold:
         if len(coded):
             self.learner.learn(coded)
             self.begun = True
+
+    def forget(self, ids: Hashes) -> None:
+        """Take the rows with these ids out of the memory: they are about to be learned again."""
+        memory: object = self.memory
+        if isinstance(memory, Erasable):
+            memory.erase(ids=ids)
 
     def settle(self) -> None:
         """The increment is over: what was offered to the memory can be drawn from now on."""

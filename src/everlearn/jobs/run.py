@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 
 from everlearn.base import (
     Columns,
     ConflictError,
     Decision,
+    Hashes,
     Json,
     NotFoundError,
     Part,
@@ -238,6 +240,8 @@ class Run:
         self.relived, self.mark, self.rows = 0, None, 0
         if checkpoint is None:
             self.fold = self._start()
+            if self.plan.again and self.fold.memory is not None:
+                self.fold.forget(self._ids())
             self.metrics = Metrics(self.fold.kind)
             self.holdouts = HoldOuts.load(self._loaded(self.plan.holdouts))
             return
@@ -257,6 +261,13 @@ class Run:
         if plan.strategy.start == "champion" and base:
             return Fold.load(base, learner, plan.strategy)
         return Fold.new(learner, plan.columns, plan.strategy, classes=plan.classes, remembered=base)
+
+    def _ids(self) -> Hashes:
+        """The ids of all rows of the increment."""
+        plan = self.plan
+        slices, blobs = plan.slices, self.runner.parts.blobs
+        with Reader(slices, plan.columns, chunk=65_536, blobs=blobs) as reader:
+            return np.concatenate([chunk.batch.ids for chunk in reader])
 
     def _same_columns(self) -> bool:
         state = self.base_state
