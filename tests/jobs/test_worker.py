@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 import everlearn as el
+from everlearn.base import ConflictError, StorageError
+from everlearn.jobs.queue import Job
 from tests.jobs.checks import check_any_moment, summary
 from tests.jobs.conftest import Uninterrupted
 from tests.jobs.driver import Driver
@@ -145,3 +147,18 @@ def test_a_job_that_gets_on_between_deaths_is_not_put_aside(
     for _ in range(6):
         assert driver.run(**run, task="worker", crash="checkpoint.committed:1").killed
     assert resumed(driver.run(**run, task="worker").results) >= 6 * CHECKPOINT_ROWS
+
+
+def test_a_worker_waits_for_a_database_that_fails_for_a_while(tmp_path: Path) -> None:
+    with el.open(tmp_path / "workspace") as workspace:
+        queue = workspace.queue
+        claim, failures = queue.claim, iter([StorageError("gone"), ConflictError("deadlock")])
+
+        def failing(worker: str, job_id: int | None = None) -> Job | None:
+            for error in failures:
+                raise error
+            return claim(worker, job_id)
+
+        queue.claim = failing  # type: ignore[method-assign]
+        assert workspace.work(once=True) == 0
+        assert next(failures, None) is None

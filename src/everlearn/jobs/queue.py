@@ -166,7 +166,7 @@ class Queue:
             "token": 0,
             "created_at": now(),
         }
-        result = connection.execute(schema.jobs.insert().values(row))
+        result = connection.execute(schema.jobs.insert(), row)
         return int(result.inserted_primary_key[0])  # type: ignore[index]
 
     def jobs(self, model: str | None = None, states: Iterable[str] | None = None) -> list[Job]:
@@ -360,8 +360,7 @@ class Queue:
 
     @staticmethod
     def _set(connection: sa.Connection, job_id: int, **changes: Any) -> None:
-        statement = schema.jobs.update().where(schema.jobs.c.id == job_id).values(**changes)
-        connection.execute(statement)
+        connection.execute(_UPDATE, {"job_id": job_id, **changes})
 
 
 def _is_held(job: Job) -> bool:
@@ -369,6 +368,9 @@ def _is_held(job: Job) -> bool:
     if job.worker is None or job.lease_until is None or job.state not in ("running", "committed"):
         return False
     return job.lease_until > now() and not is_gone(job.worker)
+
+
+_UPDATE = schema.jobs.update().where(schema.jobs.c.id == sa.bindparam("job_id"))
 
 
 def _select() -> sa.Select[Any]:

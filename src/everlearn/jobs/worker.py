@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
-from everlearn.base import EverlearnError, InputError, LeaseLostError, SpecError
+from everlearn.base import (
+    ConflictError,
+    EverlearnError,
+    InputError,
+    LeaseLostError,
+    SpecError,
+    StorageError,
+)
 from everlearn.jobs.queue import Job, Queue, worker_name
 
 HOPELESS = (InputError, SpecError)
 """Errors that the same input will give again: the job fails at once and is not tried again."""
 
 POLL_SECONDS = 0.5
+
+PATIENCE_SECONDS = 60.0
+"""How long a worker waits for a database that does not answer (it is being restarted, say)."""
 
 
 class Heart:
@@ -104,11 +115,14 @@ def work(
 
     Returns:
         The number of attempts.
+
+    Raises:
+        StorageError: the database has not answered for `PATIENCE_SECONDS`.
     """
     stop = stop or threading.Event()
     name, attempts = worker_name(), 0
     while not stop.is_set():
-        job = queue.claim(name)
+        job = _claimed(queue, name, stop)
         if job is None:
             if once:
                 break
@@ -125,3 +139,15 @@ def work(
         else:
             report(job, result, None)
     return attempts
+
+
+def _claimed(queue: Queue, name: str, stop: threading.Event) -> Job | None:
+    """The next job that is due, with patience for a database that fails for a while."""
+    give_up, pause = time.monotonic() + PATIENCE_SECONDS, POLL_SECONDS
+    while True:
+        try:
+            return queue.claim(name)
+        except (StorageError, ConflictError):
+            if time.monotonic() + pause > give_up or stop.wait(pause):
+                raise
+            pause *= 2
