@@ -226,7 +226,7 @@ def _record(
         name=alias, version_from=before, version_to=after, action=action, reason=reason, at=moment
     )
     values: dict[str, Any] = {name: getattr(made, name) for name in Move.__slots__}
-    connection.execute(table.insert().values(model_id=key, **values))
+    connection.execute(table.insert(), {"model_id": key, **values})
     return made
 
 

@@ -149,7 +149,7 @@ def add(
         "decision": plain(decision.to_json()),
         "created_at": now() if created_at is None else created_at,
     }
-    inserted = connection.execute(schema.versions.insert().values(row)).inserted_primary_key
+    inserted = connection.execute(schema.versions.insert(), row).inserted_primary_key
     _add_increments(connection, int(inserted[0]), increments)  # type: ignore[index]
     return number
 
