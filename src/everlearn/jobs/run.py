@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -67,6 +67,9 @@ class Progress:
 
 Report = Callable[[Progress], None]
 
+Made = tuple[Sequence[Increment], Json]
+"""The increments and the metrics of a version."""
+
 
 @dataclass(slots=True)
 class JobResult:
@@ -124,12 +127,13 @@ class Runner:
             LeaseLostError: another worker has the job; nothing of this run was committed.
             ChangedError: a file is not the one that was planned.
         """
-        resumed_from = 0
+        resumed_from, made = 0, None
         checkpoints = Checkpoints(self.parts, job)
         if job.state != "committed":
             run = Run(self, job, checkpoints, check, report)
             resumed_from = run.rows
             job = run.carry_out()
+            made = run.made
         crash_point("job.committed")
         with self.database.write() as connection:
             self.queue.fence(connection, job)
@@ -137,23 +141,27 @@ class Runner:
             self.queue.finish(connection, job, decision)
         crash_point("job.done")
         checkpoints.remove()
-        return self.result(replace(job, state="done", decision=decision.to_json()), resumed_from)
+        job = replace(job, state="done", decision=decision.to_json())
+        return self.result(job, resumed_from, made)
 
-    def result(self, job: Job, resumed_from: int = 0) -> JobResult:
-        """What an ended job ended in."""
+    def result(self, job: Job, resumed_from: int = 0, made: Made | None = None) -> JobResult:
+        """What an ended job ended in; read from its version unless that was just made."""
         if job.version is None:
             decision = Decision(job.state, job.error or f"the job is {job.state}")
             return JobResult(job.id, None, decision)
-        with self.database.read() as connection:
-            version = versions.get(connection, job.model, job.version)
+        if made is None:
+            with self.database.read() as connection:
+                version = versions.get(connection, job.model, job.version)
+            made = version.increments, version.metrics
+        increments, metrics = made
         return JobResult(
             job=job.id,
             version=job.version,
             decision=Decision.from_json(job.decision),
             resumed_from=resumed_from,
-            rows=sum(item.rows for item in version.increments),
-            increments=[item.to_json() for item in version.increments],
-            metrics=version.metrics,
+            rows=sum(item.rows for item in increments),
+            increments=[plain(item.to_json()) for item in increments],
+            metrics=metrics,
         )
 
     def _promote(self, connection: sa.Connection, job: Job, decision: Decision) -> Decision:
@@ -200,6 +208,7 @@ class Run:
         self.plan = Plan.from_json(job.plan, made.source)
         self.pace = runner.pace()
         self.folded = 0
+        self.made: Made | None = None
         self.chunk: ChunkLike | None = None
         self.base_state = self._loaded(self.base.manifest if self.base else {})
         self._begin()
@@ -371,6 +380,7 @@ class Run:
         manifest = parts.save(state, known=self.base.manifest if self.base else None)
         held = parts.save(self.holdouts.save(), known=self.plan.holdouts)
         crash_point("job.saved")
+        metrics = plain(self._measured(decision))
         with self.runner.database.write() as connection:
             queue.fence(connection, self.job)
             number = versions.add(
@@ -382,13 +392,14 @@ class Run:
                 state_digest=state_digest(state),
                 manifest=manifest,
                 holdouts=held,
-                metrics=self._measured(decision),
+                metrics=metrics,
                 decision=decision,
                 increments=increments,
                 job_id=self.job.id,
             )
             queue.commit(connection, self.job, number, decision)
             crash_point("job.committing")
+        self.made = increments, metrics
         said = plain(decision.to_json())
         return replace(self.job, state="committed", version=number, decision=said)
 
