@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
 from everlearn.base import ConflictError, Decision, InputError, Json, Model, NotFoundError
-from everlearn.data.answers import read_rows, restored
+from everlearn.data.answers import compile_file, restored
 from everlearn.data.compiler import compile_rows
 from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.evaluation.trial import hold_trial
@@ -370,8 +370,9 @@ class ModelHandle:
         """
         number, fold = self._fold(version)
         if isinstance(rows, str | os.PathLike):
-            rows = read_rows(rows)
-        batch = compile_rows(rows, fold.columns)
+            batch = compile_file(rows, fold.columns)
+        else:
+            batch = compile_rows(rows, fold.columns)
         prediction = fold.predict(batch)
         values = restored(fold.decode(prediction.value), fold.columns)
         classes = restored(fold.classes, fold.columns)

@@ -12,7 +12,7 @@ import pytest
 
 from everlearn.base import NO_TIME, Columns, InputError, Schema
 from everlearn.data.columns import resolve
-from everlearn.data.compiler import Compiler, compile_rows, records_to_table
+from everlearn.data.compiler import Compiler, as_table, compile_rows, records_to_table
 from everlearn.data.convert import to_numbers, to_target, to_times
 
 MOMENT = datetime(2020, 1, 1, 5, 30, tzinfo=UTC)
@@ -242,3 +242,22 @@ def test_a_batch_is_c_contiguous_and_of_the_stated_types():
     assert batch.numbers.flags.c_contiguous and batch.numbers.dtype == np.float64
     assert batch.categories.dtype == np.uint64 and batch.times.dtype == np.int64
     assert batch.time.tolist() == [MICROS] * 2 and batch.y.tolist() == [0.0, 1.0]
+
+
+def test_decimals_are_the_floats_that_a_csv_has():
+    texts = ["0.345", "-1.005", "123456.789", None]
+    exact = pa.array([None if t is None else Decimal(t) for t in texts], pa.decimal128(12, 3))
+    numbers, _ = to_numbers(exact, "x")
+    assert numbers[:3].tolist() == [0.345, -1.005, 123456.789]
+    assert np.isnan(numbers[3])
+
+
+def test_frames_of_mixed_types_are_text_and_others_are_refused_clearly():
+    table = as_table(pd.DataFrame({"x": [1, "a", None, 2.0], "y": [0, 1, 0, 1]}))
+    assert table.column("x").to_pylist() == ["1", "a", None, "2"]
+    assert table.column("y").to_pylist() == [0, 1, 0, 1]
+    with pytest.raises(InputError, match="to_frame"):
+        as_table(pd.Series([1, 2]))
+    with pytest.raises(InputError, match="stands twice"):
+        as_table(pd.DataFrame(np.ones((2, 2)), columns=["a", "a"]))
+    assert records_to_table([{"x": 10**30}, {"x": None}]).column("x").to_pylist() == [1e30, None]

@@ -204,3 +204,15 @@ def test_a_grown_copy_under_another_name_gives_its_tail(tmp_path):
     tail = open_sources(str(tmp_path / "tuesday.csv"))[0].slice(known)
     assert (tail.start, tail.stop) == (2, 4)
     assert tail.rows == 2
+
+
+def test_decimal_commas_are_read_where_they_do_not_separate(tmp_path):
+    path = tmp_path / "comma.csv"
+    lines = [f"{i},5;{i};{'x,y' if i % 2 else 'z'};{i},0" for i in range(200)]
+    path.write_text("a;b;c;y\n" + "\n".join(lines) + "\nwhat;1;z;2,0\n1,25;1;z;2,0\n")
+    chunks, tally, columns = read(path)
+    assert (columns.numbers, columns.categories) == (("a", "b"), ("c",))
+    a = values(chunks)
+    assert a[:2] == [0.5, 1.5]
+    assert a[-1] == 1.25  # in a block with a cell that is no number
+    assert tally.set_aside == 1

@@ -3,31 +3,45 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
-import pyarrow as pa
+from everlearn.base import Array, Batch, Columns, InputError
+from everlearn.data.compiler import Compiler, empty_batch, wanted
+from everlearn.data.files import expand
+from everlearn.data.slices import require
+from everlearn.data.source import open_path, open_reader
 
-from everlearn.base import Array, Columns, InputError
-from everlearn.data.files import expand, format_of
 
+def compile_file(path: str | os.PathLike[str], columns: Columns) -> Batch:
+    """All rows of a CSV, Parquet or Arrow IPC file, or of a glob of them, to predict for.
 
-def read_rows(path: str | os.PathLike[str]) -> pa.Table:
-    """All rows of a CSV, Parquet or Arrow IPC file, or of a glob of them.
+    They are read as they are for learning, so that a value is the same value here and there. The
+    target need not be among the columns.
 
     Raises:
-        InputError: there is no such file, or it cannot be read.
+        InputError: there is no such file, it cannot be read, a column is not there, or a row
+            cannot be predicted for; the message names it.
     """
-    return pa.concat_tables([_read(file) for file in expand(path)], promote_options="permissive")
-
-
-def _read(path: str) -> pa.Table:
-    from pyarrow import csv, feather, parquet
-
-    readers = {"csv": csv.read_csv, "parquet": parquet.read_table, "ipc": feather.read_table}
-    try:
-        table: pa.Table = readers[format_of(path)](path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"cannot read {path!r}: {error}") from error
-    return table
+    asked = replace(columns, target=None, target_kind="none", label_time=None)
+    compiler = Compiler(asked, label=False)
+    batches = [empty_batch(asked)]
+    for file in expand(path):
+        source = open_path(file)
+        require(wanted(asked, features_only=True), source.names, repr(file))
+        part = source.slice()
+        if part is None:
+            continue
+        reader = open_reader(part, asked)
+        try:
+            for piece in reader.pieces(None):
+                compiled = compiler.compile(piece.table, piece.bad)
+                if compiled.refused:
+                    row, reason = min(compiled.refused.items())
+                    raise InputError(f"{file!r}, row {piece.place.row + row}: {reason}")
+                batches.append(compiled.batch)
+        finally:
+            reader.close()
+    return Batch.concat(batches[1:] or batches)
 
 
 def restored(values: Array, columns: Columns) -> list[str | float | int | bool]:

@@ -264,10 +264,30 @@ def as_table(data: Any) -> pa.Table:
     if isinstance(data, pa.RecordBatch):
         return pa.Table.from_batches([data])
     if type(data).__module__.split(".")[0] == "pandas":
-        return pa.Table.from_pandas(data, preserve_index=False)
+        return _from_pandas(data)
     if hasattr(data, "__arrow_c_stream__"):
         return pa.table(data)
     raise InputError(f"a table, a data frame or a list of dicts is needed, not {type(data)}")
+
+
+def _from_pandas(frame: Any) -> pa.Table:
+    """A table of a pandas frame; columns of mixed types become text, as in dicts."""
+    if getattr(frame, "ndim", 0) != 2:
+        raise InputError(f"a data frame is needed, not {type(frame)}; write .to_frame()")
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) < len(names):
+        raise InputError(f"a column name stands twice: {sorted(names)}")
+    try:
+        return pa.Table.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        columns = [frame.iloc[:, j] for j in range(len(names))]
+        arrays = [
+            _column_of(column.tolist(), name)
+            if column.dtype == object
+            else pa.array(column, from_pandas=True)
+            for name, column in zip(names, columns, strict=True)
+        ]
+        return pa.Table.from_arrays(arrays, names=names)
 
 
 def _records(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
@@ -292,6 +312,8 @@ def _column_of(values: list[Any], name: str) -> pa.Array:
     plain = [value.item() if isinstance(value, np.generic) else value for value in values]
     try:
         return pa.array(plain, from_pandas=True)
+    except OverflowError:  # whole numbers beyond 64 bits
+        return pa.array([None if value is None else float(value) for value in plain])
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         pass
     try:

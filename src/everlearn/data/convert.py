@@ -83,7 +83,7 @@ def to_numbers(array: pa.Array, name: str) -> tuple[Floats, Mask | None]:
     if pa.types.is_boolean(kind):
         return _floats(array.cast(pa.uint8())), None
     if pa.types.is_decimal(kind):
-        return _floats(array.cast(pa.float64())), None
+        return _floats(array.cast(pa.string()).cast(pa.float64())), None  # the nearest float
     if _is_moment(kind):
         moments, _ = to_times(array, name)
         return np.where(moments == NO_TIME, np.nan, moments / 1e6), None

@@ -36,6 +36,9 @@ MISSING_WORDS = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "
 PIECE = 1 << 20
 """Bytes that are parsed at a time: what Arrow parses fastest."""
 
+_DECIMAL = b"decimal"
+_COMMA = r"^\s*[+-]?(\d+|\d*,\d+)([eE][+-]?\d+)?\s*$"
+
 _FEW = 0.02
 """Share of bad cells up to which a column is still a column of numbers or times."""
 
@@ -102,6 +105,7 @@ class CsvSource:
             "delimiter": self._header.delimiter,
             "offset": begin.size,
             "hints": _hints(self.sample().schema),
+            "decimal": (self.sample().schema.metadata or {}).get(_DECIMAL, b".").decode(),
             "row_digest": begin.row_digest,
         }
         return Slice(
@@ -133,6 +137,7 @@ class CsvSource:
 
 
 def _infer(data: bytes, header: Header, name: str) -> pa.Table:
+    """The rows with the types that they seem to have; a decimal comma is in the metadata."""
     try:
         table = pacsv.read_csv(
             pa.BufferReader(data),
@@ -152,9 +157,22 @@ def _infer(data: bytes, header: Header, name: str) -> pa.Table:
         if not data.strip():
             return pa.table({item: pa.nulls(0) for item in header.names})
         raise InputError(f"{name!r} cannot be read as CSV: {error}") from error
+    commas = header.delimiter != "," and any(map(_has_commas, table.columns))
     for index, item in enumerate(header.names):
-        table = table.set_column(index, item, _mostly(table.column(index), item))
-    return table
+        column = table.column(index)
+        if commas and _has_commas(column):
+            column = pc.replace_substring(column, ",", ".")
+        table = table.set_column(index, item, _mostly(column, item))
+    return table.replace_schema_metadata({_DECIMAL: b","}) if commas else table
+
+
+def _has_commas(column: pa.ChunkedArray) -> bool:
+    """Whether these are numbers of which some are written with a decimal comma: 3,14."""
+    present = len(column) - column.null_count
+    if not pa.types.is_string(column.type) or not present:
+        return False
+    fits = pc.sum(pc.match_substring_regex(column, _COMMA)).as_py() or 0
+    return fits >= (1.0 - _FEW) * present and bool(pc.any(pc.match_substring(column, ",")).as_py())
 
 
 def _mostly(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
@@ -218,6 +236,8 @@ class CsvReader:
         self._delimiter: str = options["delimiter"]
         types = column_types(columns, options["hints"])
         self._types = {name: kind for name, kind in types.items() if name in set(part.names)}
+        self._decimal: str = options.get("decimal", ".")
+        self._numbers = {name for name, kind in self._types.items() if kind == pa.float64()}
         self._file = VerifiedFile(
             part.location, part.size, options["blocks"], options["stamp"], options["first"]
         )
@@ -257,12 +277,21 @@ class CsvReader:
             except pa.ArrowInvalid as error:
                 data = self._after(error, data)
                 repaired = data is not whole
-        batch = _one_batch(table)
+        batch = _one_batch(self._with_points(table))
         if bad:
             batch = _make_room(batch, bad)
         if repaired:
             _mark_repaired(batch, bad)
         return batch, bad
+
+    def _with_points(self, table: pa.Table) -> pa.Table:
+        """Numbers that had to be read as texts, without decimal commas."""
+        for name in self._numbers if self._decimal == "," else ():
+            column = table.column(name)
+            if pa.types.is_string(column.type):
+                place = table.schema.get_field_index(name)
+                table = table.set_column(place, name, pc.replace_substring(column, ",", "."))
+        return table
 
     def _after(self, error: pa.ArrowInvalid, data: bytes) -> bytes:
         """Make parsing possible after an error: a column becomes text, or the bytes UTF-8."""
@@ -302,6 +331,7 @@ class CsvReader:
                 include_columns=list(self._types),
                 null_values=MISSING_WORDS,
                 strings_can_be_null=True,
+                decimal_point=self._decimal,
             ),
         )
 

@@ -136,7 +136,8 @@ class ParquetReader:
         chosen = set(self._names)
         for j in range(described.num_columns):
             column = described.column(j)
-            if column.path_in_schema.split(".")[0] in chosen:
+            path = column.path_in_schema
+            if path in chosen or path.split(".")[0] in chosen:
                 start = column.data_page_offset
                 if column.has_dictionary_page:
                     start = min(start, column.dictionary_page_offset)
