@@ -143,3 +143,43 @@ def test_with_prices_the_cheapest_in_all_is_chosen() -> None:
 )
 def test_waits_are_written_for_people(wait: float | None, unit: str, words: str) -> None:
     assert wait_in_words(wait, unit) == words
+
+
+def test_never_is_not_advised_and_warned_of_at_once() -> None:
+    close = results(score("batch", 0.5, 9.0), score("never", 0.5005, 0.1, (0.0005, 0.0001)))
+    assert close.choice == "never"
+    assert "next to nothing" in advise(close)[1]
+    dear = results(
+        priced(score("batch", 0.5, 9.0), 9.0), priced(score("never", 0.55, 0.1, (0.05, 0.01)), 1.0)
+    )
+    assert dear.choice == "never"
+    assert "at your prices is less than updates do" in advise(dear)[1]
+
+
+def priced(made: Score, total: float) -> Score:
+    made.cost = {"cpu": total, "errors": 0.0, "total": total}
+    return made
+
+
+def test_with_prices_a_strategy_is_held_against_what_errors_without_a_model_cost() -> None:
+    made = priced(score("batch", 0.9, 1.0), 60.0)
+    made.metrics["accuracy"] = 0.8
+    made.cost = {"cpu": 10.0, "errors": 50.0, "total": 60.0}
+    worth = results(made)  # majority: 0.3 wrong instead of 0.2, so 75
+    assert not any("No strategy is worth" in sentence for sentence in advise(worth))
+    made.cost = {"cpu": 30.0, "errors": 50.0, "total": 80.0}
+    assert advise(results(made))[0].endswith(
+        "costs 80.00, and majority, which needs no model, 75.00."
+    )
+
+
+def test_few_answers_are_said_to_be_few() -> None:
+    made = score("batch", 0.5, 1.0)
+    made.rows = 10
+    assert advise(results(made))[0].startswith("Only 10 answers were scored")
+
+
+def test_a_retraining_that_was_shuffled_is_told_from_its_job() -> None:
+    made = score("batch", 0.5, 1.0)
+    made.code, made.words = "Strategy(start='scratch', memory=Everything())", "all, shuffled"
+    assert "not shuffled as here" in " ".join(advise(results(made)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from everlearn.compare.results import Hindsight, Results
 from everlearn.compare.scores import Score, wait_in_words
 
@@ -17,6 +19,7 @@ NAMES = {
 
 TOO_GOOD = 0.995
 RANKS = 0.55
+FEWEST_ROWS = 200
 SURELY, PERHAPS = 0.02, 0.1
 """A strategy is as good as the best in practice where it is behind by less than the first share of
 what the best one gains over the answer that needs no model; or by less than the second, if that is
@@ -35,7 +38,8 @@ def choose(results: Results) -> str:
 def advise(results: Results) -> list[str]:
     """The sentences of the report, the most important first."""
     nothing = _worth_nothing(results)
-    sentences = nothing or [_why(results), *_against_never(results), *_jobs(results)]
+    sentences = _too_few(results)
+    sentences += nothing or [_why(results), *_against_never(results), *_jobs(results)]
     sentences += [*_against_last_label(results), *_doubts(results)]
     if results.hindsight is not None:
         sentences.append(_hindsight(results, results.hindsight))
@@ -83,6 +87,8 @@ def _why(results: Results) -> str:
     apart = (
         "" if behind is None else f" by {behind.mean:.4f} ({behind.low:.4f} to {behind.high:.4f})"
     )
+    if behind is not None and not math.isfinite(behind.error):
+        apart = f" by {behind.mean:.4f}"
     ratio = best.cpu_seconds / choice.cpu_seconds if choice.cpu_seconds > 0 else float("inf")
     return (
         f"Choose {choice.name} ({choice.words}): {best.name} has the best {metric} "
@@ -118,10 +124,9 @@ def _against_never(results: Results) -> list[str]:
     never = results["never"]
     if never.behind is None:
         return []
-    figures = (
-        f"{never.behind.mean:.4f} of {NAMES[results.metric]} "
-        f"({never.behind.low:.4f} to {never.behind.high:.4f}, 95 %)"
-    )
+    figures = f"{never.behind.mean:.4f} of {NAMES[results.metric]}"
+    if math.isfinite(never.behind.error):
+        figures += f" ({never.behind.low:.4f} to {never.behind.high:.4f}, 95 %)"
     if never.level and not _as_good(never, results):
         return [
             f"Never retraining seems to cost {figures}, but this history is too short to be sure."
@@ -131,6 +136,10 @@ def _against_never(results: Results) -> list[str]:
             "A model that is never retrained is next to as good as the best strategy: this data "
             "does not drift in a way that this learner notices."
         ]
+    if results.choice == never.name and never.cost is not None:
+        return [f"Never retraining costs {figures}, which at your prices is less than updates do."]
+    if _as_good(never, results):
+        return [f"Never retraining costs {figures}: next to nothing beside what the model gains."]
     return [f"Never retraining costs {figures}: this data calls for updates."]
 
 
@@ -157,16 +166,47 @@ def _in_code(score: Score) -> list[str]:
     if not score.code:
         return []
     once = " and train it once" if score.name == "never" else ""
-    return [f"In the file that defines your model, say strategy={score.code}{once}."]
+    said = f"In the file that defines your model, say strategy={score.code}{once}."
+    if "shuffled" in score.words:
+        said += " A job learns those rows in the order of arrival, not shuffled as here."
+    return [said]
+
+
+def _too_few(results: Results) -> list[str]:
+    rows = results.scores[0].rows
+    if rows >= FEWEST_ROWS:
+        return []
+    return [f"Only {rows:,} answers were scored: too few to trust any difference below."]
+
+
+def _floor_cost(score: Score, results: Results) -> float | None:
+    """What the errors of the answer that needs no model cost, in money."""
+    hits = results.kind == "classifier"
+    name, metric = ("majority", "accuracy") if hits else ("mean", "mae")
+    base, value = results.baselines.get(name, {}).get(metric), score.metrics.get(metric)
+    if score.cost is None or base is None or value is None:
+        return None
+    mine, its = (1.0 - value, 1.0 - base) if hits else (value, base)
+    return score.cost["errors"] * its / mine if mine > 0.0 else None
 
 
 def _worth_nothing(results: Results) -> list[str]:
     """What to say where no strategy is better than an answer that needs no model."""
     best = results[results.best]
     gain = _gain(best, results)
+    name = "majority" if "majority" in results.baselines else "mean"
+    choice = results[results.choice]
+    cost = _floor_cost(choice, results)
+    if choice.cost is not None and cost is not None:
+        total = choice.cost["total"]
+        if total < cost:
+            return []
+        return [
+            f"No strategy is worth its cost: at your prices even {choice.name} costs {total:,.2f}, "
+            f"and {name}, which needs no model, {cost:,.2f}."
+        ]
     if gain is None or gain > 0.0:
         return []
-    name = "majority" if "majority" in results.baselines else "mean"
     floor = results.baselines[name][results.metric]
     said = (
         f"No strategy is worth its cost: even the best, {best.name}, has a {NAMES[results.metric]} "

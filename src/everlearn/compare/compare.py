@@ -88,13 +88,14 @@ def compare(
         learner=learner,
     )
     say(_read(history))
+    folder = None if out is None else _made(out)
     task = Task(tuple(plans), learner, schema.classes, _oracle_plan(plans, prices))
     runs, apart = run_all(history, task, _cores() if workers is None else workers, _Lines(say))
     results = _judge(history, task, runs, metric, prices)
     results.notes += _notes(history, plans, schema, label_delay, prices, apart)
     results.settings |= _settings(history, schema, label_delay, learner, seed)
-    if out is not None:
-        _write(results, Path(out), say)
+    if folder is not None:
+        _write(results, folder, say)
     return results
 
 
@@ -171,10 +172,10 @@ def _prices(cpu_hour: float | None, error: float | None) -> tuple[float, float] 
     if cpu_hour is None and error is None:
         return None
     for name, value in (("price_cpu_hour", cpu_hour), ("price_error", error)):
-        if value is None or not 0.0 <= value < float("inf"):
-            raise InputError(
-                f"{name}={value}: give both prices, price_cpu_hour and price_error, each 0 or more"
-            )
+        if value is None:
+            raise InputError(f"{name} is missing: give both prices, price_cpu_hour and price_error")
+        if not 0.0 <= value < float("inf"):
+            raise InputError(f"{name}={value}: a price is a finite number, 0 or more")
     assert cpu_hour is not None and error is not None
     return cpu_hour, error
 
@@ -260,10 +261,19 @@ def _settings(
     }
 
 
+def _made(out: str | os.PathLike[str]) -> Path:
+    """The folder for results, made before anything is replayed."""
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write results to {str(out)!r}: {error.strerror}") from error
+    return folder
+
+
 def _write(results: Results, folder: Path, say: Say) -> None:
     from everlearn.compare.report import write_report
 
-    folder.mkdir(parents=True, exist_ok=True)
     results.write_csv(folder / "results.csv")
     results.write_json(folder / "results.json")
     write_report(results, folder / "report.html")

@@ -14,9 +14,15 @@ from typing import Any
 import numpy as np
 
 from everlearn.base import Array, Batch, Columns, InputError, Ints, Schema
+from everlearn.compare.hints import hints
 from everlearn.compare.history import History
 from everlearn.compare.periods import choose_probes
-from everlearn.compare.timeline import Span, Timeline, make_timeline
+from everlearn.compare.timeline import NEVER, Span, Timeline, make_timeline
+
+MOST_CLASSES = 1_000
+FEW_CLASSES = 50
+"""Texts with more different values than the first, or than the second and a tenth of the rows, are
+no classes."""
 
 
 def load_history(
@@ -57,6 +63,7 @@ def load_history(
     columns, kind, learner = _resolve(schema, sources, learner)
     batch, seconds, set_aside = _read(sources, columns, blobs)
     notes = [_set_aside(set_aside, len(batch))] if set_aside else []
+    notes += hints(batch, columns, schema, sources)
     batch = _by_time(batch, notes)
     timeline, probes = _cut(
         batch,
@@ -68,12 +75,14 @@ def load_history(
     if every is None:
         notes.append(f"No period was given; {timeline.every} was chosen. Another: --every.")
     if timeline.warmup > warmup:
+        used = len(np.unique(timeline.period_of(np.arange(timeline.before(timeline.start)))))
         notes.append(
-            f"The labels come late, so {timeline.warmup} periods instead of {warmup} warm up: "
-            "before, less than half a period's labels are known."
+            f"{used} periods with events instead of {warmup} warm up: before, too few labels are "
+            "known to begin with."
         )
     batch = batch.take(timeline.arrival)
     codes, classes = _classes(batch.y, kind, schema)
+    notes += _one_class(codes, classes, timeline)
     history = History(
         batch=batch,
         codes=codes,
@@ -170,7 +179,7 @@ def _read(sources: list[Any], columns: Columns, blobs: Any) -> tuple[Batch, floa
             reader.close()
     seconds = (time.process_time() - before) / max(rows, 1)
     if not sum(map(len, kept)):
-        raise InputError(f"none of {rows:,} rows can be learned from: {dict(reasons)}")
+        raise InputError(_nothing(rows, reasons))
     batch = Batch.concat(kept)
     if columns.id is not None:
         _, first = np.unique(batch.ids, return_index=True)
@@ -186,8 +195,18 @@ def _by_time(batch: Batch, notes: list[str]) -> Batch:
     late = int((np.diff(batch.time) < 0).sum())
     if not late:
         return batch
-    notes.append(f"{late:,} rows came before an earlier one; all were put in the order of time.")
+    notes.append(f"{late:,} rows stand after a later one; all were put in the order of time.")
     return batch.take(np.argsort(batch.time, kind="stable"))
+
+
+def _nothing(rows: int, reasons: Counter[str]) -> str:
+    if not rows:
+        return "there are no rows to learn from"
+    listed = ", ".join(f"{reason} ({count:,})" for reason, count in reasons.most_common())
+    hint = ""
+    if any(reason.endswith("not a time") for reason in reasons):
+        hint = "; write times as 2024-01-31 or 2024-01-31T12:00:00"
+    return f"none of {rows:,} rows can be learned from: {listed}{hint}"
 
 
 def _set_aside(reasons: Counter[str], kept: int) -> str:
@@ -221,9 +240,33 @@ def _classes(y: Array | None, kind: str, schema: Schema) -> tuple[Array | None, 
         raise InputError(
             f"the target has one value only, {found[0]!r}: there is nothing to predict"
         )
+    if len(found) > (MOST_CLASSES if len(y) > 10 * len(found) else FEW_CLASSES):
+        raise InputError(
+            f"the target {schema.target!r} has {len(found):,} different values in {len(y):,} rows, "
+            f"such as {found[0]!r} and {found[-1]!r}: too many for classes. If they are numbers, "
+            "write them as 1234.5"
+        )
     place = {value: code for code, value in enumerate(found)}
     if y.dtype == object:
         codes = np.fromiter((place[value] for value in y.tolist()), np.int64, len(y))
     else:
         codes = np.searchsorted(np.array(found), y).astype(np.int64)
     return codes, tuple(found)
+
+
+def _one_class(codes: Array | None, classes: tuple[Any, ...], timeline: Timeline) -> list[str]:
+    """That a model trained on the warm-up knows one class only."""
+    if codes is None:
+        return []
+    known = codes[: timeline.known_at(timeline.start)]
+    if (known != known[0]).any():
+        return []
+    others = timeline.available[codes != known[0]]
+    later = int(np.searchsorted(timeline.edges, others[0] if len(others) else NEVER))
+    hint = f": --warmup {later} or more" if later < len(timeline.edges) - 1 else ""
+    only = classes[known[0]]
+    shown = repr(only) if isinstance(only, str) else f"{only:g}"
+    return [
+        f"When the warm-up ends, the class {shown} is the only one that is known, so "
+        f"that a model that is never retrained knows no other; warm up for longer{hint}."
+    ]

@@ -22,6 +22,7 @@ COLOURS = (
     "#c2185b", "#5d6d00",
 )  # fmt: skip
 _BETTER_UP = ("accuracy", "roc_auc")
+_PLACES = ("top center", "bottom center")
 
 
 def write_report(results: Results, path: Path) -> None:
@@ -60,35 +61,66 @@ def scatter(results: Results) -> Any:
     """Cost against quality, as a plotly figure."""
     from plotly import graph_objects as go
 
+    better_down = results.metric not in _BETTER_UP
     figure = go.Figure()
-    for score, colour in _coloured(results):
+    limit = _limit(results)
+    for number, (score, colour) in enumerate(_by_cost(results)):
         value = score.metrics.get(results.metric)
         if value is None:
             continue
-        reach = 0.0 if score.behind is None else score.behind.high - score.behind.mean
+        far = limit is not None and (value > limit if better_down else value < limit)
+        told = f"{score.name}: {value:,.4f}, further down" if far else score.name
         figure.add_scatter(
             x=[max(score.cpu_seconds, 1e-3)],
-            y=[value],
-            error_y={"type": "data", "array": [reach], "thickness": 1.2, "visible": bool(reach)},
+            y=[limit if far else value],
+            error_y=_reach(score, not far),
             mode="markers+text",
-            text=[score.name],
-            textposition="middle right",
-            marker={"size": 16 if score.name == results.choice else 11, "color": colour},
+            text=[told],
+            textposition="bottom right" if far else _PLACES[number % len(_PLACES)],
+            marker={
+                "size": 16 if score.name == results.choice else 11,
+                "color": colour,
+                "symbol": "triangle-down" if far else "circle",
+            },
             name=score.name,
-            hovertemplate="%{text}: %{y:.4f}, %{x:.2f} s CPU<extra></extra>",
+            hovertemplate=f"{escape(score.name)}: {value:,.4f}, %{{x:.2f}} s CPU<extra></extra>",
         )
     floor = _floor(results)
     if floor is not None:
         figure.add_hline(
             y=floor, line={"dash": "dot", "color": "#9aa4b1"}, annotation_text="needs no model"
         )
-    better_down = results.metric not in _BETTER_UP
     figure.update_xaxes(type="log", title="CPU seconds (log scale)")
     figure.update_yaxes(
         title=NAMES[results.metric] + (" (axis turned: up is better)" if better_down else ""),
         autorange="reversed" if better_down else True,
     )
     return _styled(figure, height=440, legend=False)
+
+
+def _reach(score: Score, shown: bool) -> dict[str, Any]:
+    """The interval of a point, where it is known."""
+    behind = score.behind
+    if behind is None or not np.isfinite(behind.error) or not shown:
+        return {"visible": False}
+    return {"type": "data", "array": [behind.high - behind.mean], "thickness": 1.2}
+
+
+def _by_cost(results: Results) -> list[tuple[Score, str]]:
+    return sorted(_coloured(results), key=lambda pair: pair[0].cpu_seconds)
+
+
+def _limit(results: Results) -> float | None:
+    """The worst value that is drawn in its place: beyond it, one strategy would press all others
+    into one line. None where there is no such strategy."""
+    found = [score.metrics.get(results.metric) for score in results.ranked]
+    values = [value for value in found if value is not None]
+    if len(values) < 4:
+        return None
+    best, usual, worst = values[0], values[-2], values[-1]
+    if abs(worst - best) <= 6 * abs(usual - best):
+        return None
+    return usual + (usual - best) * 0.5
 
 
 def series(results: Results) -> Any:
@@ -123,6 +155,7 @@ def series(results: Results) -> Any:
         for number, view in enumerate(views)
     ]
     menu = {"type": "buttons", "direction": "right", "x": 0.0, "y": 1.14, "xanchor": "left"}
+    menu["font"] = {"size": 12}
     figure.update_layout(updatemenus=[{**menu, "buttons": buttons, "showactive": True}])
     figure.update_yaxes(title=views[0].axis)
     figure.update_xaxes(title="row" if results.unit == "rows" else "")
@@ -185,8 +218,14 @@ def bars(results: Results) -> Any:
         figure.add_hline(
             y=results.hindsight.cost - least,
             line={"dash": "dash", "color": "#1c2430"},
-            annotation_text="best schedule of full retrainings, in hindsight",
-            annotation_position="top left",
+        )
+        figure.add_annotation(
+            text=f"dashed: best schedule, in hindsight: {results.hindsight.cost:,.2f}",
+            x=0.0,
+            y=1.1,
+            xref="paper",
+            yref="paper",
+            showarrow=False,
         )
     figure.update_yaxes(title=f"more than {ordered[0].name}")
     return _styled(figure, height=400, legend=False)
@@ -223,6 +262,7 @@ def _styled(figure: Any, height: int, legend: bool = True) -> Any:
         height=height,
         showlegend=legend,
         margin={"l": 70, "r": 30, "t": 50, "b": 50},
+        legend={"orientation": "h", "y": -0.12},
         font={"family": "system-ui, sans-serif", "size": 13},
     )
     return figure
@@ -233,7 +273,7 @@ def _html(figure: Any, first: bool = False) -> str:
     text: str = figure.to_html(
         full_html=False,
         include_plotlyjs=first,
-        config={"displaylogo": False, "responsive": True},
+        config={"displayModeBar": False, "responsive": True},
     )
     return text
 

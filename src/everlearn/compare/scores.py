@@ -182,6 +182,7 @@ def score(run: Run, plan: Plan, scale: Scale) -> Score:
 def _over_time(answers: Prediction, scale: Scale) -> dict[str, Floats]:
     """(P,) metrics of each scored period; NaN for a period without events."""
     names = ("mae", "rmse") if scale.kind == "regressor" else ("log_loss", "accuracy", "roc_auc")
+    names = tuple(dict.fromkeys((scale.metric, *names)))
     count = int(scale.period.max()) + 1
     series = {name: np.full(count, np.nan) for name in names}
     bounds = np.searchsorted(scale.period, np.arange(count + 1))

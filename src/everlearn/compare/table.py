@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import IO, Any
 
@@ -80,6 +81,8 @@ def behind_in_words(score: Score) -> str:
     if score.behind is None:
         return "best" if score.finite else "–"
     reach = score.behind.high - score.behind.mean
+    if not math.isfinite(reach):
+        return f"{score.behind.mean:+.4f} ± ?"
     return f"{score.behind.mean:+.4f} ± {reach:.4f}"
 
 

@@ -20,6 +20,7 @@ NEVER = np.iinfo(np.int64).max
 _PERIODS_WANTED = 50
 _FEWEST_PERIODS = 6
 _ROWS_WANTED = 50
+_FEWEST_WARM, _WARM_WANTED = 10, 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,9 @@ def make_timeline(
         raise InputError(f"a history of {rows} rows cannot be compared on")
     if (np.diff(moments) < 0).any():
         raise InputError("events must be in order of time")
+    if moments[0] == moments[-1]:
+        raise InputError("all events have the same time; without a time the rows' order is taken")
+    least = _FEWEST_WARM if every else _WARM_WANTED
     every = every or choose_every(moments, unit)
     if unit == "rows" and every.unit == "time":
         raise InputError(f"every={every} needs a time column; without one, write 5000rows")
@@ -168,21 +172,38 @@ def make_timeline(
             f"with a warm-up of {warmup} at least {warmup + 1} are needed: make every shorter"
         )
     available = known[arrival]
-    warmup = _warmup(moments, available, edges, warmup)
+    warmup = _warmup(moments, available, edges, warmup, min(least, rows / 10))
     tick = _tick(tick, every, unit)
     return Timeline(unit, moments, known, arrival, available, edges, warmup, every, tick)
 
 
 def choose_every(time: Ints, unit: str) -> Span:
     """A period of a round length of which the history has about 50; fewer where there are few
-    rows, so that a period has about 50 of them."""
+    rows, so that a period has about 50 of them. A few events far away from the rest do not count.
+    """
     periods = min(_PERIODS_WANTED, max(_FEWEST_PERIODS, len(time) / _ROWS_WANTED))
     if unit == "rows":
         wanted = max(1.0, len(time) / periods)
         power = 10 ** int(np.floor(np.log10(wanted)))
         return Span(max((s * power for s in (1, 2, 5) if s * power <= wanted), default=1), "rows")
-    span = max(1, int(time[-1]) - int(time[0]))
-    names = ("1s", "10s", "1min", "10min", "1h", "6h", "1d", "7d", "30d", "90d", "365d")
+    far = len(time) // 200
+    span = max(1, (int(time[-1 - far]) - int(time[far])) * len(time) // (len(time) - 2 * far))
+    names = (
+        "1ms",
+        "10ms",
+        "100ms",
+        "1s",
+        "10s",
+        "1min",
+        "10min",
+        "1h",
+        "6h",
+        "1d",
+        "7d",
+        "30d",
+        "90d",
+        "365d",
+    )
     lengths = np.array([Span.parse(name).length for name in names])
     distance = np.abs(np.log(span / lengths) - np.log(periods))
     return Span(int(lengths[int(np.argmin(distance))]))
@@ -210,14 +231,18 @@ def _edges(time: Ints, every: Span, unit: str) -> Ints:
     first = int(time[0]) // grain * grain
     count = -(-(end - first) // every.length)
     if count > 20_000:
-        raise InputError(f"periods of {every} cut this history into {count:,}: make every longer")
+        low, high = (str(np.datetime64(int(t), "us"))[:19] for t in (time[0], time[-1]))
+        raise InputError(
+            f"periods of {every} cut this history, from {low} to {high}, into {count:,}: make "
+            "every longer, or leave out events whose time is wrong"
+        )
     return first + np.arange(count + 1, dtype=np.int64) * every.length
 
 
-def _warmup(time: Ints, available: Ints, edges: Ints, warmup: int) -> int:
+def _warmup(time: Ints, available: Ints, edges: Ints, warmup: int, least: float) -> int:
     """The first end of a period, from `warmup` on, at which half as many labels are known as the
-    first `warmup` periods had events, and ten at least."""
-    wanted = max(np.searchsorted(time, edges[warmup], "left") / 2, min(10, len(time) / 10))
+    first `warmup` periods had events, and `least`."""
+    wanted = max(np.searchsorted(time, edges[warmup], "left") / 2, least)
     known = np.searchsorted(available, edges[:-1], "right")
     enough = np.flatnonzero((known >= wanted) & (np.arange(len(known)) >= warmup))
     if not len(enough):

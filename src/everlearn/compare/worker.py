@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,14 +68,19 @@ def main(folder: Path, number: int) -> int:
     """Run one strategy. Returns the exit status: 1 for an error that is printed as JSON."""
     task = Task.from_json(json.loads((folder / "task.json").read_text()))
     history = History.load(folder)
+    lines = sys.stdout  # what learners print must not come between ours
+
+    def tell(**said: Any) -> None:
+        print(json.dumps(said), file=lines, flush=True)
 
     def report(done: int, total: int) -> None:
-        print(json.dumps({"done": done, "total": total}), flush=True)  # noqa: T201
+        tell(done=done, total=total)
 
     try:
-        run = task.run(history, number, report)
+        with redirect_stdout(sys.stderr):
+            run = task.run(history, number, report)
     except EverlearnError as error:
-        print(json.dumps({"error": type(error).__name__, "text": str(error)}), flush=True)  # noqa: T201
+        tell(error=type(error).__name__, text=str(error))
         return 1
     run.peak_memory_mb = peak_memory_mb()
     save_run(run, folder / f"run-{number}")
