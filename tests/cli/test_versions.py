@@ -99,7 +99,7 @@ def test_predict_json_a_file_and_standard_input(
     assert one["probabilities"]["1"] > 0.5
     file = write_rows(trained.folder / "new.csv", 30, seed=5)
     assert len(trained("predict", "bills", file).splitlines()) == 30
-    monkeypatch.setattr("sys.stdin", io.StringIO('{"a": -3, "b": -3}\n{"a": 3, "b": 3}\n'))
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"a": -3, "b": -3}\n\n{"a": 3, "b": 3}\n\n'))
     low, high = map(json.loads, trained("predict", "bills", "-").splitlines())
     assert (low["value"], high["value"]) == (0, 1)
 

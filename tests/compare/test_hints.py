@@ -1,6 +1,7 @@
 """What is said about columns, and what is refused, before anything is replayed."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ def frame(**more: object) -> pd.DataFrame:
     return pd.DataFrame(made | more)
 
 
-def notes(data: object, **schema: str) -> str:
+def notes(data: object, **schema: Any) -> str:
     return " ".join(load_history(data, Schema(target="y", **schema))[0].notes)
 
 
@@ -101,7 +102,7 @@ def test_a_folder_that_cannot_be_made_is_named_before_the_replay(tmp_path: Path)
 
 def test_the_gain_is_in_the_metric_that_ranks() -> None:
     schema = Schema(target="y", time="when")
-    asked = {"strategies": "never,incremental", "workers": 0, "every": "1d"}
+    asked: dict[str, Any] = {"strategies": "never,incremental", "workers": 0, "every": "1d"}
     found = compare(frame(), schema, metric="brier", **asked)
     assert "Brier score gained over never" in report(found)
 
@@ -116,3 +117,16 @@ def test_one_strategy_that_is_far_off_does_not_press_the_others_together() -> No
     worst = drawn[found.ranked[-1].name]
     assert worst.y[0] < 0.4
     assert "5.0000, further down" in worst.text[0]
+
+
+def test_a_learner_that_prints_does_not_disturb_the_strategies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "chatty.py").write_text(
+        "from sklearn.neural_network import MLPClassifier\n"
+        "def made():\n    return MLPClassifier((2,), verbose=True, random_state=0)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    asked: dict[str, Any] = {"every": "8d", "strategies": "never", "workers": 1}
+    found = compare(frame(), Schema(target="y", time="when"), learner="chatty.made", **asked)
+    assert found["never"].peak_memory_mb is not None

@@ -49,7 +49,7 @@ def test_what_cannot_be_predicted_for_is_named(learned: Path, tmp_path: Path) ->
     rows.write_text("x,place,code\n1,a,b\nwhat,a,b\n")
     with pytest.raises(InputError, match="row 1: column 'x': not a number"):
         compile_file(rows, columns)
-    rows.write_text("x,place,code\n1,a\n")
+    rows.write_text("x,place,code\n1,a\n2,b,c\n")
     with pytest.raises(InputError, match="row 0: ragged line"):
         compile_file(rows, columns)
     rows.write_text("x,plaze,code\n1,a,b\n")

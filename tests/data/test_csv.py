@@ -216,3 +216,13 @@ def test_decimal_commas_are_read_where_they_do_not_separate(tmp_path):
     assert a[:2] == [0.5, 1.5]
     assert a[-1] == 1.25  # in a block with a cell that is no number
     assert tally.set_aside == 1
+
+
+def test_what_is_no_csv_is_said_to_be_none(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b"a,y\r1,0\r2,1\r")
+    with pytest.raises(InputError, match="alone; convert them"):
+        open_sources(str(path))
+    path.write_text("# made by hand\na,y\n1,0\n2,1\n")
+    with pytest.raises(InputError, match="has 1 cells, and no line after it has as many"):
+        read(path)

@@ -41,7 +41,8 @@ def predict(
 def _rows(text: str) -> Any:
     """What the argument names: objects where it is JSON, else the name of a file."""
     if text == "-":
-        return [_object(line, f"line {n} of stdin") for n, line in enumerate(sys.stdin, 1)]
+        lines = enumerate(sys.stdin, 1)
+        return [_object(line, f"line {n} of stdin") for n, line in lines if line.strip()]
     if text.lstrip().startswith(("{", "[")):
         return _object(text, "ROWS")
     return text

@@ -157,6 +157,11 @@ def _infer(data: bytes, header: Header, name: str) -> pa.Table:
         if not data.strip():
             return pa.table({item: pa.nulls(0) for item in header.names})
         raise InputError(f"{name!r} cannot be read as CSV: {error}") from error
+    if not table.num_rows and data.strip():
+        raise InputError(
+            f"the first line of {name!r} has {len(header.names)} cells, and no line after it has "
+            "as many: is it the header?"
+        )
     commas = header.delimiter != "," and any(map(_has_commas, table.columns))
     for index, item in enumerate(header.names):
         column = table.column(index)
@@ -264,7 +269,8 @@ class CsvReader:
         if row != self._part.stop:
             raise InputError(
                 f"{self._part.source!r} has {row} rows when parsed but "
-                f"{self._part.stop} by its line ends; is a quote left open somewhere?"
+                f"{self._part.stop} by its line ends; is a quote left open somewhere? A cell that "
+                "holds a quote stands in quotes itself, and the quote is doubled"
             )
 
     def _parse(self, data: bytes) -> tuple[pa.RecordBatch, dict[int, str]]:

@@ -87,6 +87,8 @@ def read_header(path: str) -> Header:
         line = data[start:stop].decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{path!r} is not UTF-8 ({error}); convert it first") from None
+    if re.search(r"\r(?!\n)", re.sub(r'"[^"]*"', "", line).rstrip("\r\n")):
+        raise InputError(f"{path!r} ends its lines with \\r alone; convert them to \\n first")
     delimiter = max(",;\t|", key=re.sub(r'"[^"]*"', "", line).count)
     cells = next(csv.reader([line.rstrip("\r\n")], delimiter=delimiter))
     names = tuple(cell.strip() or f"column{i + 1}" for i, cell in enumerate(cells))
