@@ -478,6 +478,11 @@ class Learner(Protocol):
 class Held(Protocol):
     """A memory in use: what it held when the increment began, and what has been offered since."""
 
+    @property
+    def ranks_by_loss(self) -> bool:
+        """Whether `offer` looks at the loss; where not, zeros may be given."""
+        ...
+
     def draw(self, n: int, generator: np.random.Generator) -> Batch | None:
         """`ratio` × n remembered rows, out of what was held when the increment began."""
         ...

@@ -177,9 +177,3 @@ def test_few_answers_are_said_to_be_few() -> None:
     made = score("batch", 0.5, 1.0)
     made.rows = 10
     assert advise(results(made))[0].startswith("Only 10 answers were scored")
-
-
-def test_a_retraining_that_was_shuffled_is_told_from_its_job() -> None:
-    made = score("batch", 0.5, 1.0)
-    made.code, made.words = "Strategy(start='scratch', memory=Everything())", "all, shuffled"
-    assert "not shuffled as here" in " ".join(advise(results(made)))

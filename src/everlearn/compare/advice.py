@@ -166,10 +166,7 @@ def _in_code(score: Score) -> list[str]:
     if not score.code:
         return []
     once = " and train it once" if score.name == "never" else ""
-    said = f"In the file that defines your model, say strategy={score.code}{once}."
-    if "shuffled" in score.words:
-        said += " A job learns those rows in the order of arrival, not shuffled as here."
-    return [said]
+    return [f"In the file that defines your model, say strategy={score.code}{once}."]
 
 
 def _too_few(results: Results) -> list[str]:

@@ -197,7 +197,7 @@ class _Replay:
         else:
             given = self._given(strategy.start)
             self.fold = Fold.load(given, self.learner, strategy, remembered=former)
-        relive(self.fold, strategy.chunk, 0, lambda rows: None, strategy.passes)
+        relive(self.fold, strategy, 0, lambda rows: None)
         self.fold.replays = False
 
     def _given(self, start: Pretrained | State) -> State:
@@ -219,7 +219,7 @@ class _Replay:
                 if self.fold.memory is None:
                     self.fold.learn(chunk)
                 else:
-                    self.fold.step(chunk, again=again > 0)
+                    self.fold.step(chunk, again=again > 0, test=False)
         self.fold.settle()
         self.rows_read += (stop - start) * strategy.passes
         self.rows_learned += (stop - start) * strategy.passes

@@ -161,8 +161,8 @@ def make_plans(strategies: Any = None, seed: int = 0) -> list[Plan]:
 def as_jobs(plan: Plan, every: Span) -> Strategy | None:
     """The `Strategy` with which a model's jobs do what a plan does, or None where jobs cannot.
 
-    A full retraining as a job learns what the memory holds in the order of arrival, so that it
-    needs the memory of everything, or of the window.
+    A full retraining as a job learns what the memory holds, so that it needs the memory of
+    everything, or of the window.
 
     Args:
         every: the period between jobs.
@@ -170,12 +170,12 @@ def as_jobs(plan: Plan, every: Span) -> Strategy | None:
     if not plan.is_job:
         return None
     if plan.rows == "all":
-        return replace(plan.strategy, start="scratch", memory=Everything(), order="stream")
+        return replace(plan.strategy, start="scratch", memory=Everything())
     if plan.rows == "window":
         length = every.length * plan.window
         span = Span(length, every.unit)
         memory = Window(rows=length) if every.unit == "rows" else Window(time=str(span))
-        return replace(plan.strategy, start="scratch", memory=memory, order="stream")
+        return replace(plan.strategy, start="scratch", memory=memory)
     return plan.strategy
 
 

@@ -160,7 +160,7 @@ def learn(start: Any, X: Any, y: Any = None, strategy: Strategy | None = None) -
 def _folded(model: Model, fold: Fold, slices: list[Slice], blobs: MemoryBlobs) -> Learned:
     strategy: Strategy = model.strategy
     if not fold.replays:
-        relive(fold, strategy.chunk, 0, lambda rows: None, strategy.passes)
+        relive(fold, strategy, 0, lambda rows: None)
     metrics, seen = Metrics(fold.kind), SeenIds(under("ids", fold.others))
     reader = Reader(
         slices,

@@ -92,26 +92,55 @@ def learn(fold: Fold, chunks: Chunks, after_step: AfterStep) -> None:
     fold.settle()
 
 
-def relive(
-    fold: Fold, chunk: int, skip: int, after_chunk: Callable[[int], None], passes: int = 1
-) -> None:
-    """Fold in, in order of arrival, all that the memory holds: what `start="scratch"` begins with.
+def relive(fold: Fold, strategy: Strategy, skip: int, after_chunk: Callable[[int], None]) -> None:
+    """Fold in all that the memory holds: what `start="scratch"` begins with.
 
     Args:
-        chunk: rows a chunk.
+        strategy: its chunk, passes and order: rows are shuffled where it shuffles, and come in the
+            order of their arrival otherwise.
         skip: remembered rows that were folded in before a checkpoint.
         after_chunk: called with the number of remembered rows folded in so far.
-        passes: how often the memory is gone over.
     """
     done = 0
-    for _ in range(passes):
-        for rows in fold.remembered():
-            for piece in rows.split(chunk):
+    for number in range(strategy.passes):
+        for rows in _arranged(fold.remembered(), strategy, number):
+            for piece in rows.split(strategy.chunk):
                 done += len(piece)
                 if done > skip:
                     fold.learn(piece)
                     crash_point("learn.relive")
                     after_chunk(done)
+
+
+def _arranged(batches: Iterator[Batch], strategy: Strategy, number: int) -> Iterator[Batch]:
+    """The rows in windows of the strategy's shuffle, each permuted; as they are without one.
+
+    The permutation of a window depends only on the seed, the pass and the window, so that a job
+    goes on in the middle.
+    """
+    order = strategy.order
+    if isinstance(order, str):
+        yield from batches
+        return
+    seed = strategy.seed if order.seed is None else order.seed
+    for window, rows in enumerate(_windows(batches, order.buffer)):
+        generator = np.random.default_rng([seed, number, window])
+        yield rows.take(generator.permutation(len(rows)))
+
+
+def _windows(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:
+    """The same rows in batches of `rows` rows; the last one may have fewer."""
+    kept: list[Batch] = []
+    count = 0
+    for batch in batches:
+        while count + len(batch) >= rows:
+            room = rows - count
+            yield Batch.concat([*kept, batch.take(slice(0, room))])
+            batch, kept, count = batch.take(slice(room, None)), [], 0
+        kept.append(batch)
+        count += len(batch)
+    if count:
+        yield Batch.concat(kept)
 
 
 def memory_definition(memory: Memory) -> Json:
@@ -224,23 +253,28 @@ class Fold:
         """Predict for every row, class codes for a classifier; changes nothing."""
         return self.learner.predict(batch)
 
-    def step(self, batch: Batch, again: bool = False) -> Step:
+    def step(self, batch: Batch, again: bool = False, test: bool = True) -> Step:
         """Test, then train: predict the rows, learn them with rows drawn from memory, offer them.
 
         Args:
             batch: rows with y in the target's own values.
             again: they were learned before, in an earlier pass: they are neither predicted nor
                 offered once more.
+            test: whether the answers before learning are wanted; without, they are only computed
+                for a memory that ranks by loss.
         """
         known, coded, refused = self._coded_known(batch)
         if not len(known):
             return Step(known, None, refused)
         drawn = self._draw(len(known))
         mixed = coded if drawn is None else Batch.concat([coded, drawn])
-        prediction = self.learner.learn(mixed, score=0 if again else len(coded))
+        ranks = self.memory is not None and self.memory.ranks_by_loss
+        score = len(coded) if (test or ranks) and not again else 0
+        prediction = self.learner.learn(mixed, score=score)
         counts, self.begun = self.begun or self.kind != "regressor", True
-        if self.memory is not None and prediction is not None:
-            self.memory.offer(known, self._losses(coded, prediction), self.generator)
+        if self.memory is not None and not again:
+            loss = self._losses(coded, prediction if ranks else None)
+            self.memory.offer(known, loss, self.generator)
         return Step(coded, prediction, refused, counts)
 
     def learn(self, batch: Batch) -> None:
@@ -342,8 +376,8 @@ class Fold:
         known = batch.take(~unknown)
         return known, known.with_y(codes[~unknown]), unknown
 
-    def _losses(self, batch: Batch, prediction: Prediction) -> Floats:
-        if batch.y is None:
+    def _losses(self, batch: Batch, prediction: Prediction | None) -> Floats:
+        if batch.y is None or prediction is None:
             return np.zeros(len(batch))
         return losses(self.learner.kind, batch.y, prediction)
 

@@ -220,7 +220,7 @@ class Run:
         strategy = self.plan.strategy
         if not self.fold.replays and self.mark is None:
             self.progress.phase = "memory"
-            relive(self.fold, strategy.chunk, self.relived, self._after_relived, strategy.passes)
+            relive(self.fold, strategy, self.relived, self._after_relived)
         self.progress.phase = "learning"
         with self._reader() as self.reader:
             learn(self.fold, self.reader, self._after_step)

@@ -49,6 +49,7 @@ class HeldRows(ABC):
     """
 
     kind: ClassVar[str]
+    ranks_by_loss = False
 
     def __init__(self, ratio: float, state: State | None) -> None:
         self._ratio = ratio

@@ -62,6 +62,7 @@ class HeldPrioritized(HeldRows):
     """A `Prioritized` in use. Beside each row it notes its "loss" and its "priority" (the key)."""
 
     kind: ClassVar[str] = "prioritized"
+    ranks_by_loss = True
 
     def __init__(self, n: int, ratio: float, state: State | None) -> None:
         self._n = n
