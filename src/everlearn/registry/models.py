@@ -85,18 +85,20 @@ def plain(value: Any) -> Json:
     Raises:
         TypeError: there is no JSON for it.
     """
-    if value is None or isinstance(value, bool | str):
+    kind = type(value)
+    if kind is float:
+        return value if math.isfinite(value) else None
+    if value is None or kind in (str, int, bool):
         return value
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
+    if kind is dict or isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    raise TypeError(f"{type(value).__name__} {value!r} has no form as JSON")
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    for simple in (bool, int, float, str):  # a subclass, such as an enumeration's member
+        if isinstance(value, simple):
+            return plain(simple(value))
+    raise TypeError(f"{kind.__name__} {value!r} has no form as JSON")
