@@ -2,6 +2,7 @@
 
 import csv
 import io
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,7 +33,7 @@ def test_records_are_counted_however_the_bytes_are_cut(rows, end, step, open_end
     csv.writer(text, lineterminator=end, quoting=csv.QUOTE_ALL).writerows(rows)
     data = text.getvalue().encode()
     data = data[: -len(end)] if open_end and rows else data
-    counter = RowCounter()
+    counter = RowCounter(",")
     for start in range(0, len(data), step):
         counter.feed(data[start : start + step])
     assert counter.rows == len(rows)
@@ -41,17 +42,85 @@ def test_records_are_counted_however_the_bytes_are_cut(rows, end, step, open_end
 @given(lines=st.lists(st.sampled_from(["", "a", "1,2", "\r"]), max_size=20), step=st.integers(1, 5))
 def test_blank_lines_are_no_rows(lines, step):
     data = "\n".join(lines).encode()
-    counter = RowCounter()
+    counter = RowCounter(",")
     for start in range(0, len(data), step):
         counter.feed(data[start : start + step])
     assert counter.rows == sum(line not in ("", "\r") for line in lines)
 
 
 def test_the_last_line_end_is_outside_quotes():
-    assert last_line_end(b"a,b\nc") == 4
-    assert last_line_end(b'a,"x\ny') == 0
-    assert last_line_end(b'a,"x\ny"\nb,"\n') == 8
-    assert last_line_end(b'"a ""\n"" b"\n"') == 12
+    assert last_line_end(b"a,b\nc", ",") == 4
+    assert last_line_end(b'a,"x\ny', ",") == 0
+    assert last_line_end(b'a,"x\ny"\nb,"\n', ",") == 8
+    assert last_line_end(b'"a ""\n"" b"\n"', ",") == 12
+    assert last_line_end(b'a,7" b\n8","c\n', ",") == 7
+    assert last_line_end(b'"a"b"\n,"c\n', ",") == 6
+
+
+texts = st.text(alphabet='aaé""",\n', max_size=30)
+
+
+def parsed(text):
+    """The rows that Python's parser finds, and one past the line end of the last one that ended."""
+    lines = text.splitlines(keepends=True)
+    rows, ends = [], [0]
+    reader = csv.reader(lines)
+    for row in reader:
+        rows.append(row)
+        ends.append(len("".join(lines[: reader.line_num]).encode()))
+    goes_on = text[-1:] != "\n" or len(list(csv.reader([*lines, "z"]))) == len(rows)
+    return [row for row in rows if row], ends[-2 if goes_on and rows else -1]
+
+
+@settings(max_examples=500)
+@given(text=texts, step=st.integers(1, 9))
+def test_quotes_mean_what_they_mean_to_other_parsers(text, step):
+    rows, end = parsed(text)
+    data = text.encode()
+    assert last_line_end(data, ",") == end
+    counter = RowCounter(",")
+    for start in range(0, len(data), step):
+        counter.feed(data[start : start + step])
+    assert counter.rows == len(rows)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    parts=st.lists(texts, max_size=6),
+    block=st.integers(1, 20),
+    end=st.sampled_from(["\n", "\r\n"]),
+)
+def test_any_text_is_read_like_by_other_parsers_from_any_place(tmp_path_factory, parts, block, end):
+    text = "a,a\n" + "\n".join(parts)
+    path = tmp_path_factory.getbasetemp() / "quotes.csv"
+    path.write_bytes(("x,y\n" + text).replace("\n", end).encode())
+    expected = [
+        tuple(cell.replace("\n", end) or None for cell in row) if len(row) == 2 else (None, None)
+        for row in parsed(text)[0]
+    ]
+    columns = resolve(Schema(target="y"), pa.table({"x": ["a"], "y": ["a"]}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "BLOCK", block * 2)
+        patch.setattr(csv_module, "PIECE", block)
+        (source,) = open_sources(str(path))
+        part = source.slice()
+        assert part.stop == len(expected)
+        with closing(csv_module.CsvReader(part, columns)) as reader:
+            places = [piece.place for piece in reader.pieces()]
+        for place in [None, *places]:
+            with closing(csv_module.CsvReader(part, columns)) as reader:
+                tables = [piece.table for piece in reader.pieces(place)]
+            found = [(row["x"], row["y"]) for table in tables for row in table.to_pylist()]
+            assert found == expected[place.row if place else 0 :]
+
+
+def test_an_inch_sign_is_text_and_a_quote_left_open_sets_its_row_aside(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text('size 1",size 2",y\n7" pipe,1,0\n' + '5",2,1\n' * 60 + '6",3,"1\n4,5,0\n')
+    chunks, tally, columns = read(path)
+    assert columns.categories == ('size 1"',) and columns.numbers == ('size 2"',)
+    assert values(chunks) == [1.0] + [2.0] * 60 and tally.stop == 62
+    assert tally.reasons["set_aside"] == {"target 'y': not a number": 1}
 
 
 def read(path, schema=None, **options):

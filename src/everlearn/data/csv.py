@@ -72,7 +72,7 @@ class CsvSource:
                 file.seek(self._header.offset)
                 data = file.read(PIECE)
                 at_end = not file.read(1)
-            cut = len(data) if at_end else last_line_end(data)
+            cut = len(data) if at_end else last_line_end(data, self._header.delimiter)
             self._sample = _infer(data[:cut], self._header, self.name)
         return self._sample
 
@@ -80,7 +80,7 @@ class CsvSource:
         self, known: Sequence[Consumed] = (), columns: Columns | None = None, again: bool = False
     ) -> Slice | None:
         """What of the file was not consumed before; None if all was. See `Source.slice`."""
-        counter = RowCounter()
+        counter = RowCounter(self._header.delimiter)
         skip = self._header.offset
 
         def visit(offset: int, block: bytes) -> None:
@@ -258,7 +258,8 @@ class CsvReader:
         while end < self._part.size:
             start, end = end, min((end // PIECE + 1) * PIECE, self._part.size)
             data = rest + self._file.read(start, end)
-            cut = len(data) if end == self._part.size else last_line_end(data)
+            whole = end == self._part.size
+            cut = len(data) if whole else last_line_end(data, self._delimiter)
             if cut == 0 and len(data) > LONGEST_RECORD:
                 raise InputError(f"{self._part.source!r}: a quote after row {row} is never closed")
             if cut:
@@ -269,8 +270,9 @@ class CsvReader:
         if row != self._part.stop:
             raise InputError(
                 f"{self._part.source!r} has {row} rows when parsed but "
-                f"{self._part.stop} by its line ends; is a quote left open somewhere? A cell that "
-                "holds a quote stands in quotes itself, and the quote is doubled"
+                f"{self._part.stop} by its line ends; is a quote that begins a cell left "
+                "open, or does a line end with \\r alone? A cell that begins with a quote ends "
+                "with one, and a quote inside it is doubled"
             )
 
     def _parse(self, data: bytes) -> tuple[pa.RecordBatch, dict[int, str]]:

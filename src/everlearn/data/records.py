@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import re
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
-from everlearn.base import InputError
+from everlearn.base import Array, InputError
 from everlearn.data.files import open_file
 
 LONGEST_RECORD = 64 << 20
 """Bytes after which a record that does not end is an error."""
+
+_DELIMITERS = b",;\t|"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,22 +27,57 @@ class Header:
     offset: int
 
 
-def last_line_end(data: bytes) -> int:
+def last_line_end(data: bytes, delimiter: str) -> int:
     """One past the last line end outside quotes; 0 if there is none. `data` begins a record."""
     if b'"' not in data:
         return data.rfind(b"\n") + 1
+    comma = delimiter.encode()
+    ends, _ = _line_ends(comma + data, comma)
+    return int(ends[-1]) if len(ends) else 0
+
+
+def _line_ends(data: bytes, delimiters: bytes) -> tuple[Array, Array]:
+    """Where the line ends outside quotes are, and where quotes open and close, in turn."""
+    edges = _edges(data, delimiters)
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 10)
+    return ends[np.searchsorted(edges, ends) % 2 == 0], edges
+
+
+def _edges(data: bytes, delimiters: bytes) -> Array:
+    """Where quoted cells open and close, in turn; `data` does not begin with a quote.
+
+    A quote opens a cell only as its first byte (RFC 4180, section 2), and stands for itself in a
+    cell that does not begin with one. Where every second quote is the first byte of a cell, or
+    the second one of a doubled quote, each quote is an edge (a doubled one closes and opens).
+    """
     array = np.frombuffer(data, np.uint8)
-    ends = np.flatnonzero(array == 10)
-    outside = ends[np.searchsorted(np.flatnonzero(array == 34), ends) % 2 == 0]
-    return int(outside[-1]) + 1 if len(outside) else 0
+    quotes = np.flatnonzero(array == 34)
+    before = np.zeros(256, bool)
+    before[list(delimiters + b'\r\n"')] = True
+    if before[array[quotes[::2] - 1]].all():
+        return quotes
+    edges: list[int] = []
+    for match in _quoted(delimiters).finditer(data):
+        edges.append(match.start())
+        if match[1]:
+            edges.append(match.start(1))
+    return np.array(edges, np.int64)
+
+
+@cache
+def _quoted(delimiters: bytes) -> re.Pattern[bytes]:
+    """A quoted cell; its group is the quote that closes it, empty if none does."""
+    first = b'"(?<=[' + re.escape(delimiters) + b'\r\n]")'
+    return re.compile(first + b'[^"]*+(?:""[^"]*+)*+("|\\Z)')
 
 
 class RowCounter:
     """Counts the records of a CSV that is fed block by block; blank lines do not count."""
 
-    def __init__(self) -> None:
+    def __init__(self, delimiter: str) -> None:
         self.ended = 0  # records whose line end was seen
-        self._inside = False  # within quotes
+        self._delimiter = delimiter.encode()
+        self._before = self._delimiter  # bytes that leave a parser where the last block did
         self._line = b""  # at most two bytes of the unfinished line
 
     @property
@@ -49,12 +87,10 @@ class RowCounter:
 
     def feed(self, block: bytes) -> None:
         """Count the next block."""
+        if not block:
+            return
         array = np.frombuffer(block, np.uint8)
-        ends = np.flatnonzero(array == 10)
-        if self._inside or b'"' in block:
-            quotes = np.flatnonzero(array == 34)
-            ends = ends[(np.searchsorted(quotes, ends) + self._inside) % 2 == 0]
-            self._inside = bool((len(quotes) + self._inside) % 2)
+        ends = self._ends(block)
         if not len(ends):
             self._line = (self._line + block[:2])[:2]
             return
@@ -67,6 +103,24 @@ class RowCounter:
             self.ended -= int(bare.sum())
         self._line = block[last + 1 : last + 3]
 
+    def _ends(self, block: bytes) -> Array:
+        """Where the line ends of the block outside quotes are."""
+        data, edges = block, np.empty(0, np.int64)
+        if b'"' in self._before or b'"' in block:
+            data = self._before + block
+            ends, edges = _line_ends(data, self._delimiter)
+            ends -= len(self._before)
+        else:
+            ends = np.flatnonzero(np.frombuffer(block, np.uint8) == 10)
+        if len(edges) % 2:
+            self._before = self._delimiter + b'"'
+        elif len(edges) and edges[-1] == len(data) - 1:  # closes, or is the first of a doubled one
+            self._before = self._delimiter + b'""'
+        else:
+            starts_cell = data[-1:] in (self._delimiter, b"\r", b"\n")
+            self._before = self._delimiter if starts_cell else b"x"
+        return ends
+
 
 def read_header(path: str) -> Header:
     """Read the first line that is not blank.
@@ -76,7 +130,7 @@ def read_header(path: str) -> Header:
     """
     data = b""
     with open_file(path) as file:
-        while more := file.read(1 << 16):
+        while more := file.read(max(len(data), 1 << 16)):
             data += more
             if len(data) > LONGEST_RECORD or _first_record(data, False)[1]:
                 break
@@ -87,9 +141,10 @@ def read_header(path: str) -> Header:
         line = data[start:stop].decode()
     except UnicodeDecodeError as error:
         raise InputError(f"{path!r} is not UTF-8 ({error}); convert it first") from None
-    if re.search(r"\r(?!\n)", re.sub(r'"[^"]*"', "", line).rstrip("\r\n")):
+    bare = _quoted(_DELIMITERS).sub(b"", b"\n" + data[start:stop]).decode()
+    if re.search(r"\r(?!\n)", bare.rstrip("\r\n")):
         raise InputError(f"{path!r} ends its lines with \\r alone; convert them to \\n first")
-    delimiter = max(",;\t|", key=re.sub(r'"[^"]*"', "", line).count)
+    delimiter = max(_DELIMITERS.decode(), key=bare.count)
     cells = next(csv.reader([line.rstrip("\r\n")], delimiter=delimiter))
     names = tuple(cell.strip() or f"column{i + 1}" for i, cell in enumerate(cells))
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -102,8 +157,7 @@ def _first_record(data: bytes, whole: bool) -> tuple[int, int]:
     """Start and stop of the first record that is not blank; stop is 0 if its end is not seen."""
     start = 3 if data.startswith(b"\xef\xbb\xbf") else 0
     start = len(data) - len(data[start:].lstrip(b"\r\n"))
-    for match in re.finditer(b"\n", data[start:]):
-        stop = start + match.end()
-        if data.count(b'"', start, stop) % 2 == 0:
-            return start, stop
+    ends, _ = _line_ends(b"\n" + data[start:], _DELIMITERS)
+    if len(ends) > 1:  # the first one was put there
+        return start, start + int(ends[1])
     return start, len(data) if whole else 0
