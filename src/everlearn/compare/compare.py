@@ -245,7 +245,7 @@ def _settings(
     else:
         known = f"{label_delay} after the event" if label_delay else "right after the event"
     return {
-        "data": ", ".join(history.sources),
+        "data": ", ".join(Path(source).name for source in history.sources),
         "rows": f"{len(history):,}",
         "target": str(schema.target),
         "event time": schema.time or "the order of the rows",

@@ -22,7 +22,7 @@ COLOURS = (
     "#c2185b", "#5d6d00",
 )  # fmt: skip
 _BETTER_UP = ("accuracy", "roc_auc")
-_PLACES = ("top center", "bottom center")
+_PLACES = ("top right", "bottom right")
 
 
 def write_report(results: Results, path: Path) -> None:
