@@ -386,7 +386,7 @@ class Run:
             number = versions.add(
                 connection,
                 self.job.model,
-                parent=self.job.base_version,
+                parent=self._parent(),
                 definition=self.plan.definition,
                 strategy=to_config(self.plan.strategy),
                 state_digest=state_digest(state),
@@ -402,6 +402,13 @@ class Run:
         self.made = increments, metrics
         said = plain(decision.to_json())
         return replace(self.job, state="committed", version=number, decision=said)
+
+    def _parent(self) -> int | None:
+        """The version whose state this one was folded from; None where nothing of it was taken
+        over: a fresh start without memory, or with other columns."""
+        champion = self.plan.strategy.start == "champion"
+        remembers = self.plan.strategy.memory is not None and self._same_columns()
+        return self.job.base_version if champion or remembers else None
 
     def _measured(self, decision: Decision) -> Json:
         """Metrics before learning each chunk, and those on the hold-outs that were judged."""
