@@ -6,10 +6,12 @@ memory are sorted and spilled, then merged. Rows of one time stay in the order o
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
-from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
@@ -21,6 +23,8 @@ RUN_BYTES = 64 << 20
 """Bytes of rows that are sorted in memory at a time."""
 
 Rows = dict[str, Array]
+
+_Column = tuple[int, "np.dtype[Any]", tuple[int, ...]]
 """Column name → (n, …) array: the fields of a batch, "held", "part" and "row"."""
 
 _EXTRA = ("held", "part", "row")
@@ -89,8 +93,8 @@ def sorted_segments(blocks: BlockReader, position: Json = None) -> Iterator[Sort
     skip = position["sorted"] if position else 0
     if position:
         blocks.restart()
-    with tempfile.TemporaryDirectory(prefix="everlearn-sort-") as folder:
-        sorter = _Sorter(Path(folder))
+    with ExitStack() as files:
+        sorter = _Sorter(files)
         delta = Account.empty(blocks.slices)
         for block in blocks.blocks():
             sorter.add(block, delta)
@@ -108,10 +112,14 @@ def sorted_segments(blocks: BlockReader, position: Json = None) -> Iterator[Sort
 
 
 class _Sorter:
-    """Sorted runs of rows: in memory as long as one is enough, else in files."""
+    """Sorted runs of rows: in memory as long as one is enough, else in files.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    Args:
+        files: what closes the files.
+    """
+
+    def __init__(self, files: ExitStack) -> None:
+        self._files = files
         self._texts: dict[str, int] = {}  # of a text target, for numbers in place of objects
         self._textual = False
         self._pending: list[Rows] = []
@@ -137,7 +145,7 @@ class _Sorter:
         self._pending.append({name: value[order] for name, value in rows.items()})
         self._bytes += sum(value.nbytes for value in rows.values())
         if self._bytes > RUN_BYTES:
-            self._runs.append(_Run.write(self._folder / str(len(self._runs)), self._sort()))
+            self._runs.append(_Run.write(self._files, self._sort()))
 
     def _sort(self) -> Rows:
         names = self._pending[0]
@@ -154,7 +162,7 @@ class _Sorter:
                 yield last
             return
         if last is not None:
-            self._runs.append(_Run.write(self._folder / str(len(self._runs)), last))
+            self._runs.append(_Run.write(self._files, last))
         yield from _merge(self._runs)
 
     def segment(self, rows: Rows, first: int) -> Sorted:
@@ -166,34 +174,43 @@ class _Sorter:
 
 
 class _Run:
-    """Sorted rows in one file for each column."""
+    """Sorted rows in a file that has no name: nothing is left of it if the process is killed.
 
-    def __init__(self, path: Path, kinds: dict[str, tuple[np.dtype, tuple[int, ...]]], n: int):
-        self._path, self._kinds, self.rows = path, kinds, n
+    Args:
+        file: one column after the other.
+        columns: name → (first byte, dtype, shape of one row's value).
+        rows: how many there are.
+    """
+
+    def __init__(self, file: IO[bytes], columns: dict[str, _Column], rows: int) -> None:
+        self._file, self._columns, self.rows = file, columns, rows
 
     @classmethod
-    def write(cls, path: Path, rows: Rows) -> _Run:
+    def write(cls, files: ExitStack, rows: Rows) -> _Run:
+        columns: dict[str, _Column] = {}
         try:
+            file = files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (closed by files)
             for name, value in rows.items():
-                np.ascontiguousarray(value).tofile(path.with_suffix("." + name))
+                columns[name] = (file.tell(), value.dtype, value.shape[1:])
+                file.write(np.ascontiguousarray(value).data.cast("B") if value.size else b"")
+            file.flush()
         except OSError as error:
             raise StorageError(
-                f"no room to sort rows by time in {path.parent} ({error.strerror}); "
+                f"no room to sort rows by time in {tempfile.gettempdir()} ({error.strerror}); "
                 "set TMPDIR to a folder with more"
             ) from error
-        kinds = {name: (value.dtype, value.shape[1:]) for name, value in rows.items()}
-        return cls(path, kinds, len(rows["part"]))
+        return cls(file, columns, len(rows["part"]))
 
     def read(self, start: int, stop: int) -> Rows:
         rows = {}
-        for name, (dtype, shape) in self._kinds.items():
+        for name, (first, dtype, shape) in self._columns.items():
             width = int(np.prod(shape, dtype=np.int64))
-            values = np.fromfile(
-                self._path.with_suffix("." + name),
-                dtype,
-                count=(stop - start) * width,
-                offset=start * width * dtype.itemsize,
-            )
+            values = np.empty((stop - start) * width, dtype)
+            if values.size:
+                place = first + start * width * dtype.itemsize
+                got = os.preadv(self._file.fileno(), [values.data.cast("B")], place)
+                if got != values.nbytes:
+                    raise StorageError(f"sorted rows could not be read back: {got} bytes of {name}")
             rows[name] = values.reshape(stop - start, *shape)
         return rows
 
@@ -201,7 +218,7 @@ class _Run:
     def row_bytes(self) -> int:
         return sum(
             dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-            for dtype, shape in self._kinds.values()
+            for _, dtype, shape in self._columns.values()
         )
 
 
