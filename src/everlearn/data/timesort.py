@@ -23,9 +23,10 @@ RUN_BYTES = 64 << 20
 """Bytes of rows that are sorted in memory at a time."""
 
 Rows = dict[str, Array]
+"""Column name → (n, …) array: the fields of a batch, "held", "part" and "row"."""
 
 _Column = tuple[int, "np.dtype[Any]", tuple[int, ...]]
-"""Column name → (n, …) array: the fields of a batch, "held", "part" and "row"."""
+"""Where a column of a run begins, and of what its values are."""
 
 _EXTRA = ("held", "part", "row")
 
