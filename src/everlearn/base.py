@@ -256,6 +256,7 @@ class Schema:
         time: column of event times, when the row could first be predicted for.
         label_time: column of the times at which the label became known.
         key: column of the entity (user, machine) that a row belongs to.
+        weight: column of the rows' weights, numbers from 0; a row without one weighs 1.
         numeric: feature columns to read as numbers, whatever they look like.
         categorical: feature columns to read as categories, whatever they look like.
         classes: the classes of the target, where they are known beforehand.
@@ -267,6 +268,7 @@ class Schema:
     time: str | None = None
     label_time: str | None = None
     key: str | None = None
+    weight: str | None = None
     numeric: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
     classes: tuple[str | float | bool, ...] = ()
@@ -296,7 +298,7 @@ class Columns:
         times: feature columns read as microseconds (the event time is among them).
         target: the target column, if any.
         target_kind: how the target's values were written, for giving them back.
-        id, time, label_time, key: as in `Schema`.
+        id, time, label_time, key, weight: as in `Schema`.
     """
 
     numbers: tuple[str, ...] = ()
@@ -308,6 +310,7 @@ class Columns:
     time: str | None = None
     label_time: str | None = None
     key: str | None = None
+    weight: str | None = None
 
     def to_json(self) -> Json:
         return {item.name: getattr(self, item.name) for item in fields(self)}
@@ -565,6 +568,10 @@ class Model:
         gate: whether a candidate is good enough; None lets every finite one pass.
         rollout: who gets it first; None gives it to everybody.
         holdout: share of rows, by hash of their id, that are kept out of learning for the gate.
+        labels: which labels of the feedback log count, a `LabelPolicy`; None for the last ones.
+        guards: what of the feedback log is set aside before learning, `Guards`; None for nothing
+            but rows that cannot be learned.
+        review: which predictions people look at, a `Review`; None for none.
 
     Raises:
         SpecError: a name or a share that cannot be.
@@ -578,6 +585,9 @@ class Model:
     gate: Any = None
     rollout: Any = None
     holdout: float = 0.05
+    labels: Any = None
+    guards: Any = None
+    review: Any = None
 
     def __post_init__(self) -> None:
         allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")

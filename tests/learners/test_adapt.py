@@ -47,7 +47,7 @@ def test_import_paths():
     for path in ("sklearn.linear_model.SGDClassifier", "sklearn.linear_model:SGDClassifier"):
         assert as_learner(path, COLUMNS).kind == "classifier"
     assert as_learner("everlearn.learners.LinearRegression", COLUMNS).kind == "regressor"
-    for wrong in ("forest", "sklearn.linear_model.Nothing", "no_such_module.Thing"):
+    for wrong in ("wood", "sklearn.linear_model.Nothing", "no_such_module.Thing"):
         with pytest.raises(SpecError, match="learner"):
             as_learner(wrong, COLUMNS)
 

@@ -29,8 +29,6 @@ ALIKE = Encoder(buckets=64, missing="mean", times="drop")
 PLAIN = Encoder("as_is", times="drop", missing="mean", buckets=32)
 
 LEARNERS = {
-    "default": None,
-    "default for numbers": "linear",
     "logistic, bare": Chain(DENSE, SGDClassifier(loss="log_loss")),
     "hinge": Chain(DENSE, SGDClassifier()),
     "modified huber": Chain(DENSE, SGDClassifier(loss="modified_huber")),

@@ -1,4 +1,4 @@
-"""The default learners need no tuning: the same settings on data of any scale and size."""
+"""What is asked for by name needs no tuning: the same settings on data of any scale and size."""
 
 import importlib.util
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from everlearn.base import Batch, Columns
-from everlearn.learners import LinearRegression, LogisticRegression, as_learner
+from everlearn.learners import as_learner
 
 
 def stream(values, y):
@@ -23,34 +23,37 @@ def stream(values, y):
     return batch, columns
 
 
+@pytest.mark.parametrize("learner", ["linear", "auto"])
 @pytest.mark.parametrize("width", [2, 20, 200])
 @pytest.mark.parametrize(("offset", "scale"), [(0.0, 1.0), (1e6, 1.0), (-3.0, 1e9), (0.0, 1e-9)])
-def test_linear_regression_for_any_scale(width, offset, scale):
+def test_quantities_of_any_scale(learner, width, offset, scale):
     generator = np.random.default_rng(width)
     z = generator.normal(size=(10_000, width))
     y = z @ generator.normal(size=width)
     y = offset + scale * (y / y.std() + 0.3 * generator.normal(size=len(y)))
     far = np.exp(generator.normal(size=width) * 5)
     batch, columns = stream(z * far + 100 * far, y)
-    learner = as_learner(LinearRegression(), columns)
+    learner = as_learner(learner, columns)
     answers = [learner.learn(chunk, score=500).value for chunk in batch.split(500)]
     late = slice(5_000, None)
     errors = (np.concatenate(answers) - y)[late]
     assert 1 - np.mean(errors**2) / np.var(y[late]) > 0.8
 
 
-def test_linear_regression_survives_wild_rows():
+@pytest.mark.parametrize("learner", ["linear", "auto"])
+def test_wild_rows_are_survived(learner):
     generator = np.random.default_rng(0)
     x = generator.standard_cauchy(size=(20_000, 10))
     y = generator.standard_cauchy(size=20_000) * 1e3
     batch, columns = stream(x, y)
-    learner = as_learner(LinearRegression(), columns)
+    learner = as_learner(learner, columns)
     for chunk in batch.split(100):
         learner.learn(chunk)
     assert np.isfinite(learner.predict(batch).value).all()
 
 
-def test_logistic_regression_for_any_scale():
+@pytest.mark.parametrize("name", ["logistic", "auto"])
+def test_classes_by_columns_of_any_scale(name):
     generator = np.random.default_rng(0)
     z = generator.normal(size=(20_000, 10))
     score = z @ generator.normal(size=10) * 2
@@ -58,45 +61,22 @@ def test_logistic_regression_for_any_scale():
     best = ((score > 0) == y)[10_000:].mean()
     for scale in (1.0, 1e-9, 1e12):
         batch, columns = stream(z * scale + 5 * scale, y)
-        learner = as_learner(LogisticRegression(), columns, classes=2)
+        learner = as_learner(name, columns, classes=2)
         answers = [learner.learn(chunk, score=1000).value for chunk in batch.split(1000)]
         assert (np.concatenate(answers) == y)[10_000:].mean() > best - 0.01
 
 
-def test_drift_is_followed_however_late_it_comes():
+@pytest.mark.parametrize("name", ["logistic", "auto"])
+def test_drift_is_followed_however_late_it_comes(name):
     generator = np.random.default_rng(0)
     x = generator.normal(size=(260_000, 4))
     y = ((x[:, 0] > 0) ^ (np.arange(260_000) >= 150_000)).astype(np.int64)
     batch, columns = stream(x, y)
-    learner = as_learner(LogisticRegression(), columns, classes=2)
+    learner = as_learner(name, columns, classes=2)
     answers = [learner.learn(chunk, score=1000).value for chunk in batch.split(1000)]
     right = np.concatenate(answers) == y
     assert right[140_000:150_000].mean() > 0.97
     assert right[250_000:].mean() > 0.9
-
-
-def test_predictions_do_not_move_when_the_target_scale_does():
-    generator = np.random.default_rng(0)
-    x = generator.normal(size=(400, 3))
-    batch, columns = stream(x, x[:, 0])
-    learner = as_learner(LinearRegression(eta0=1e-12), columns)
-    learner.learn(batch)
-    before = learner.predict(batch).value
-    learner.learn(batch.take(slice(0, 200)).with_y(x[:200, 0] * 10))
-    moved = learner.predict(batch).value - before
-    np.testing.assert_allclose(moved, 0.0, atol=1e-6)
-
-
-def test_random_state_is_the_users():
-    batch, columns = stream(np.random.default_rng(0).normal(size=(100, 2)), np.tile([0, 1], 50))
-    learners = [
-        as_learner(LogisticRegression(random_state=5), columns, classes=2, seed=seed)
-        for seed in (0, 1)
-    ]
-    for learner in learners:
-        learner.learn(batch)
-    first, second = (learner.predict(batch).proba for learner in learners)
-    assert (first == second).all()
 
 
 def test_flights_week_by_week():
@@ -132,7 +112,7 @@ def test_flights_week_by_week():
         target_kind="integer",
     )
     week = (whole.times[:, 0] - whole.times[0, 0]) // (7 * 86_400_000_000)
-    learner = as_learner(None, columns, classes=2)
+    learner = as_learner(None, columns, classes=2, frozen=True)
     scores, truth = [], []
     for number in range(53):
         rows = whole.take(slice(*np.searchsorted(week, [number, number + 1])))
@@ -141,4 +121,5 @@ def test_flights_week_by_week():
             truth.append(rows.y)
         for chunk in rows.split(1000):
             learner.learn(chunk)
+        learner.settle()
     assert roc_auc_score(np.concatenate(truth), np.concatenate(scores)) > 0.66

@@ -1,7 +1,8 @@
-"""What learns: one protocol (`everlearn.base.Learner`) before scikit-learn's estimators.
+"""What learns: native learners, which learn row by row, and scikit-learn's estimators, behind one
+protocol (`everlearn.base.Learner`).
 
-Definitions (`Encoder`, `Chain`, `LogisticRegression`, `LinearRegression`) are frozen records that
-cost nothing to import; what is learned lives in what `as_learner` makes of them.
+A definition is an estimator that has learned nothing, a `Chain` of some, or a name; what is learned
+in a model lives in what `as_learner` makes of it. What compiles is imported where it is first used.
 """
 
 from __future__ import annotations
@@ -13,29 +14,118 @@ if TYPE_CHECKING:
     from everlearn.learners.adapt import as_learner as as_learner
     from everlearn.learners.adapt import learner_kind as learner_kind
     from everlearn.learners.chain import Chain as Chain
-    from everlearn.learners.default import LinearRegression as LinearRegression
-    from everlearn.learners.default import LogisticRegression as LogisticRegression
     from everlearn.learners.encoder import Encoder as Encoder
+    from everlearn.learners.files import load_file as load_file
+    from everlearn.learners.files import save_file as save_file
     from everlearn.learners.labels import Labels as Labels
+    from everlearn.learners.native.adaptive_random_forest import (
+        AdaptiveRandomForestClassifier as AdaptiveRandomForestClassifier,
+    )
+    from everlearn.learners.native.adaptive_random_forest_regressor import (
+        AdaptiveRandomForestRegressor as AdaptiveRandomForestRegressor,
+    )
+    from everlearn.learners.native.auto import Auto as Auto
+    from everlearn.learners.native.baselines import LastValue as LastValue
+    from everlearn.learners.native.baselines import Majority as Majority
+    from everlearn.learners.native.baselines import NoChange as NoChange
+    from everlearn.learners.native.baselines import RunningMean as RunningMean
+    from everlearn.learners.native.bayesian_personalized_ranking import (
+        BayesianPersonalizedRanking as BayesianPersonalizedRanking,
+    )
+    from everlearn.learners.native.experts import Experts as Experts
+    from everlearn.learners.native.half_space_trees import HalfSpaceTrees as HalfSpaceTrees
+    from everlearn.learners.native.hoeffding_adaptive_tree import (
+        HoeffdingAdaptiveTreeClassifier as HoeffdingAdaptiveTreeClassifier,
+    )
+    from everlearn.learners.native.hoeffding_adaptive_tree_regressor import (
+        HoeffdingAdaptiveTreeRegressor as HoeffdingAdaptiveTreeRegressor,
+    )
+    from everlearn.learners.native.hoeffding_tree import (
+        HoeffdingTreeClassifier as HoeffdingTreeClassifier,
+    )
+    from everlearn.learners.native.hoeffding_tree_regressor import (
+        HoeffdingTreeRegressor as HoeffdingTreeRegressor,
+    )
+    from everlearn.learners.native.linear import LinearRegression as LinearRegression
+    from everlearn.learners.native.linear import LinearSVM as LinearSVM
+    from everlearn.learners.native.linear import LogisticRegression as LogisticRegression
+    from everlearn.learners.native.matrix_factorization import (
+        MatrixFactorization as MatrixFactorization,
+    )
+    from everlearn.learners.native.naive_bayes import BernoulliNB as BernoulliNB
+    from everlearn.learners.native.naive_bayes import GaussianNB as GaussianNB
+    from everlearn.learners.native.naive_bayes import MultinomialNB as MultinomialNB
+    from everlearn.learners.native.passive_aggressive import (
+        PassiveAggressiveClassifier as PassiveAggressiveClassifier,
+    )
+    from everlearn.learners.native.passive_aggressive import (
+        PassiveAggressiveRegressor as PassiveAggressiveRegressor,
+    )
 
 _HOME = {
+    "AdaptiveRandomForestClassifier": "native.adaptive_random_forest",
+    "AdaptiveRandomForestRegressor": "native.adaptive_random_forest_regressor",
+    "Auto": "native.auto",
+    "BayesianPersonalizedRanking": "native.bayesian_personalized_ranking",
+    "BernoulliNB": "native.naive_bayes",
     "Chain": "chain",
     "Encoder": "encoder",
+    "Experts": "native.experts",
+    "GaussianNB": "native.naive_bayes",
+    "HalfSpaceTrees": "native.half_space_trees",
+    "HoeffdingAdaptiveTreeClassifier": "native.hoeffding_adaptive_tree",
+    "HoeffdingAdaptiveTreeRegressor": "native.hoeffding_adaptive_tree_regressor",
+    "HoeffdingTreeClassifier": "native.hoeffding_tree",
+    "HoeffdingTreeRegressor": "native.hoeffding_tree_regressor",
     "Labels": "labels",
-    "LinearRegression": "default",
-    "LogisticRegression": "default",
+    "LastValue": "native.baselines",
+    "LinearRegression": "native.linear",
+    "LinearSVM": "native.linear",
+    "LogisticRegression": "native.linear",
+    "Majority": "native.baselines",
+    "MatrixFactorization": "native.matrix_factorization",
+    "MultinomialNB": "native.naive_bayes",
+    "NoChange": "native.baselines",
+    "PassiveAggressiveClassifier": "native.passive_aggressive",
+    "PassiveAggressiveRegressor": "native.passive_aggressive",
+    "RunningMean": "native.baselines",
     "as_learner": "adapt",
     "learner_kind": "adapt",
+    "load_file": "files",
+    "save_file": "files",
 }
 
 __all__ = [
+    "AdaptiveRandomForestClassifier",
+    "AdaptiveRandomForestRegressor",
+    "Auto",
+    "BayesianPersonalizedRanking",
+    "BernoulliNB",
     "Chain",
     "Encoder",
+    "Experts",
+    "GaussianNB",
+    "HalfSpaceTrees",
+    "HoeffdingAdaptiveTreeClassifier",
+    "HoeffdingAdaptiveTreeRegressor",
+    "HoeffdingTreeClassifier",
+    "HoeffdingTreeRegressor",
     "Labels",
+    "LastValue",
     "LinearRegression",
+    "LinearSVM",
     "LogisticRegression",
+    "Majority",
+    "MatrixFactorization",
+    "MultinomialNB",
+    "NoChange",
+    "PassiveAggressiveClassifier",
+    "PassiveAggressiveRegressor",
+    "RunningMean",
     "as_learner",
     "learner_kind",
+    "load_file",
+    "save_file",
 ]
 
 

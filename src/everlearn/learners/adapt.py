@@ -14,12 +14,15 @@ import numpy as np
 
 from everlearn.base import Array, Columns, Learner, LearnerKind, SpecError
 from everlearn.learners.chain import Chain
-from everlearn.learners.default import NAMES, LinearRegression, LogisticRegression, named
+from everlearn.learners.default import NAMES, follows_target, named
 from everlearn.learners.encoder import Encoder
 from everlearn.learners.labels import Labels
 
 MANY_CLASSES = 20
 """An integer target with more distinct values than this is a quantity, unless said otherwise."""
+
+NATIVE = "everlearn.learners.native.estimator.Native"
+EITHER = "everlearn.learners.native.either.Either"
 
 UNSAVABLE = {"Birch": "it grows a tree of objects"}
 """Estimators of scikit-learn that have `partial_fit` but no state of arrays."""
@@ -32,17 +35,21 @@ def as_learner(
     classes: int = 0,
     seed: int = 0,
     labels: Labels | None = None,
+    frozen: bool = False,
 ) -> Learner:
     """A new learner that has learned nothing. The definition is copied, never changed.
 
     Args:
-        definition: None for the default learner; a name ("logistic", or "package.module.Class");
-            an estimator with `partial_fit`; a `Chain`; or an object that is a learner itself.
+        definition: None for the default learner, `Auto`; a name ("logistic", or
+            "package.module.Class"); an estimator with `partial_fit`; a `Chain`; a native learner;
+            or an object that is a learner itself.
         columns: what batches will hold.
         classes: how many class codes are known beforehand.
         seed: for generators; takes the place of every `random_state=None`.
         labels: values of the class codes; needed only for an estimator whose parameters speak of
             them (`class_weight={…}`).
+        frozen: whether what it has learned will answer for long before it learns on, as the version
+            of a job does; some learners (`Experts`) choose by that.
 
     Raises:
         SpecError: the definition cannot learn in increments, or not from these columns.
@@ -51,7 +58,11 @@ def as_learner(
         >>> as_learner("logistic", Columns(numbers=("x",), target="y", target_kind="boolean")).kind
         'classifier'
     """
-    definition = _resolved(definition, columns, classes)
+    definition = _resolved(definition, columns, classes, frozen)
+    if _is_a(definition, NATIVE):
+        from everlearn.learners.native.learner import NativeLearner
+
+        return NativeLearner(definition, columns, classes=classes, seed=seed)
     if isinstance(definition, Learner) and not isinstance(definition, type):
         return copy.deepcopy(definition)
     chain = definition if isinstance(definition, Chain) else Chain(definition)
@@ -72,15 +83,15 @@ def learner_kind(
     Raises:
         SpecError: as for `as_learner`.
     """
-    if definition is None and y is not None and not classes:
+    if leaves_open(definition) and y is not None and not classes:
         distinct = np.unique(y) if columns.target_kind in ("integer", "number") else y[:0]
         if columns.target_kind == "integer":
             return "regressor" if len(distinct) > MANY_CLASSES else "classifier"
         if np.array_equal(distinct, [0.0, 1.0]):
             return "classifier"
     definition = _resolved(definition, columns, classes)
-    if isinstance(definition, Learner) and not isinstance(definition, type):
-        return definition.kind
+    if _is_a(definition, NATIVE) or isinstance(definition, Learner):
+        return cast(LearnerKind, definition.kind)
     chain = definition if isinstance(definition, Chain) else Chain(definition)
     return _kind(chain.estimator, columns)
 
@@ -109,26 +120,43 @@ def _assembled(
     )
 
 
-def _resolved(definition: Any, columns: Columns, classes: int) -> Any:
+def _resolved(definition: Any, columns: Columns, classes: int, frozen: bool = False) -> Any:
     """A chain, an estimator or a learner, out of whatever may stand in `Model(learner=)`."""
     if definition is None:
         if columns.target_kind == "none":
             raise SpecError("the default learner needs a target; name it in Schema(target=…)")
-        quantity = columns.target_kind == "number" and not classes
-        definition = LinearRegression() if quantity else LogisticRegression()
+        definition = "auto"
     if isinstance(definition, str):
-        definition = _named(definition)
-    if isinstance(definition, LogisticRegression | LinearRegression):
-        return definition.build(columns)
+        definition = _named(definition, _kind_of_target(columns, classes))
+    if _is_a(definition, EITHER):
+        kind = definition.kind or _kind_of_target(columns, classes)
+        definition = definition.of_kind(kind, frozen)
     if isinstance(definition, type):
         raise SpecError(f"the learner is an object, not a class: write {definition.__name__}()")
-    if not isinstance(definition, Chain | Learner):
+    if not (isinstance(definition, Chain | Learner) or _is_a(definition, NATIVE)):
         _check(definition)
     return definition
 
 
-def _named(name: str) -> Any:
-    found = named(name)
+def leaves_open(definition: Any) -> bool:
+    """Whether it is left to the target what it predicts."""
+    if isinstance(definition, str):
+        return follows_target(definition)
+    return definition is None or (_is_a(definition, EITHER) and definition.kind is None)
+
+
+def _kind_of_target(columns: Columns, classes: int) -> LearnerKind:
+    return "regressor" if columns.target_kind == "number" and not classes else "classifier"
+
+
+def _is_a(definition: Any, name: str) -> bool:
+    """Whether its class is, or inherits from, one of `learners.native`, asked without importing
+    what compiles."""
+    return name in (f"{kind.__module__}.{kind.__name__}" for kind in type(definition).__mro__)
+
+
+def _named(name: str, kind: LearnerKind) -> Any:
+    found = named(name, kind)
     if found is not None:
         return found
     module, _, attribute = name.replace(":", ".").rpartition(".")

@@ -1,0 +1,1 @@
+"""Gradient descent, one row after the other: what all linear models are made of."""

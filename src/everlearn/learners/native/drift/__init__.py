@@ -1,0 +1,1 @@
+"""Drift detectors: they watch a stream of numbers, and say when it has changed."""
