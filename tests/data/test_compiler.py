@@ -3,17 +3,23 @@
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.feather as feather
+import pyarrow.parquet as pq
 import pytest
 
 from everlearn.base import NO_TIME, Columns, InputError, Schema
 from everlearn.data.columns import resolve
 from everlearn.data.compiler import Compiler, as_table, compile_rows, records_to_table
 from everlearn.data.convert import to_numbers, to_target, to_times
+from everlearn.data.increment import Reader
+from everlearn.data.source import open_path
 
 MOMENT = datetime(2020, 1, 1, 5, 30, tzinfo=UTC)
 MICROS = int(MOMENT.timestamp()) * 1_000_000
@@ -261,3 +267,24 @@ def test_frames_of_mixed_types_are_text_and_others_are_refused_clearly():
     with pytest.raises(InputError, match="stands twice"):
         as_table(pd.DataFrame(np.ones((2, 2)), columns=["a", "a"]))
     assert records_to_table([{"x": 10**30}, {"x": None}]).column("x").to_pylist() == [1e30, None]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "arrow"])
+def test_weights_are_read_from_every_format(tmp_path: Path, suffix: str) -> None:
+    table = pa.table({"x": [1.0, 2.0, 3.0, 4.0], "y": [0, 1, 0, 1], "w": [0.5, None, -1.0, 2.0]})
+    path = tmp_path / f"rows.{suffix}"
+    writers = {"csv": pacsv.write_csv, "parquet": pq.write_table, "arrow": feather.write_feather}
+    writers[suffix](table, str(path))
+    source = open_path(str(path))
+    columns = resolve(Schema(target="y", weight="w"), source, True)
+    assert columns.numbers == ("x",) and columns.weight == "w"
+    part = source.slice()
+    assert part is not None
+    with Reader([part], columns, chunk=10) as reader:
+        (chunk,) = reader
+        assert chunk.batch.numbers[:, 0].tolist() == [1.0, 2.0, 4.0]
+        assert chunk.batch.weight is not None and chunk.batch.weight.tolist() == [0.5, 1.0, 2.0]
+        (tally,) = reader.tallies
+    assert tally.set_aside == 1
+    assert "weight 'w': not a number from 0" in str(tally.reasons)
+    assert compile_rows({"x": 1.0}, columns).weight is None

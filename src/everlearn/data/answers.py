@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import Any
 
 from everlearn.base import Array, Batch, Columns, InputError
 from everlearn.data.compiler import Compiler, empty_batch, wanted
@@ -56,3 +57,12 @@ def restored(values: Array, columns: Columns) -> list[str | float | int | bool]:
     if columns.target_kind == "integer":
         return [int(value) for value in values.tolist()]
     return list(values.tolist())
+
+
+def class_name(value: Any) -> str:
+    """A class as the names of probabilities have it: 1 and 1.0 are one class, True is "true"."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

@@ -15,11 +15,13 @@ import numpy as np
 
 from everlearn.base import Batch, Columns, Hashes, Ints, Json
 from everlearn.data.compiler import Compiled, Compiler
+from everlearn.data.convert import Mask
 from everlearn.data.hashing import RowDigest
 from everlearn.data.holdout import in_holdout
 from everlearn.data.ids import SeenIds
 from everlearn.data.slices import Piece, Place, Slice
 from everlearn.data.source import open_reader
+from everlearn.data.tables import corrections
 from everlearn.data.tally import DISORDER, HELD, LEARNED, TWICE, Account
 
 
@@ -197,11 +199,18 @@ class BlockReader:
             table = table.slice(skip)
             bad = {at - skip: reason for at, reason in bad.items() if at >= skip}
         compiled = self._compiler.compile(table, bad)
-        return self._sort_out(part, first + skip, piece.place, compiled, time)
+        return self._sort_out(part, first + skip, piece.place, compiled, time, corrections(table))
 
     def _sort_out(
-        self, part: int, first: int, place: Place, compiled: Compiled, time: int | None
+        self,
+        part: int,
+        first: int,
+        place: Place,
+        compiled: Compiled,
+        time: int | None,
+        again: Mask | None,
     ) -> Block:
+        """Decide what becomes of each row; those that are learned `again` are no duplicates."""
         ids = compiled.ids
         n = len(ids)
         good = np.ones(n, bool)
@@ -209,7 +218,7 @@ class BlockReader:
             good[list(compiled.refused)] = False
         twice = np.zeros(0, np.int64)
         if self._seen is not None:
-            among = np.flatnonzero(good)
+            among = np.flatnonzero(good if again is None else good & ~again)
             twice = among[self._seen.duplicates(ids[among])]
             good[twice] = False
             self._seen.add(ids[good])

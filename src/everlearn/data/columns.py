@@ -22,7 +22,8 @@ def resolve(
 
     Numbers and truth values become numbers; texts, and what `schema.categorical` names, categories;
     dates, moments and texts that are ISO 8601 times. The event time is a feature too (of its cyclic
-    parts); id, label time, key and target are none unless `numeric` or `categorical` names them.
+    parts); id, label time, key, weight and target are none unless `numeric` or `categorical` names
+    them.
 
     Args:
         schema: what the user says.
@@ -35,7 +36,8 @@ def resolve(
     """
     table = _join(samples)
     _check_names(schema, table)
-    special = {schema.target, schema.id, schema.label_time, schema.key, *schema.ignore}
+    special = {schema.target, schema.id, schema.label_time, schema.key, schema.weight}
+    special |= set(schema.ignore)
     listed = {*schema.numeric, *schema.categorical}
     kinds: dict[str, list[str]] = {"number": [], "category": [], "time": []}
     for name in table.schema.names:
@@ -57,6 +59,7 @@ def resolve(
         time=schema.time,
         label_time=schema.label_time,
         key=schema.key,
+        weight=schema.weight,
     )
 
 
@@ -92,7 +95,7 @@ def _widest(parts: list[Any]) -> pa.ChunkedArray:
 
 def _check_names(schema: Schema, table: pa.Table) -> None:
     one = {"target": schema.target, "id": schema.id, "time": schema.time}
-    one |= {"label_time": schema.label_time, "key": schema.key}
+    one |= {"label_time": schema.label_time, "key": schema.key, "weight": schema.weight}
     asked = [(role, name) for role, name in one.items() if name is not None]
     for role in ("numeric", "categorical", "ignore"):
         asked += [(role, name) for name in getattr(schema, role)]

@@ -26,7 +26,7 @@ class Compiled:
 
     Args:
         numbers, categories, times: (n,) columns of each kind, in the order of `Columns`.
-        y, ids, time, label_time, key: as in `Batch`.
+        y, weight, ids, time, label_time, key: as in `Batch`.
         refused: row → why it cannot be learned from; its bad cells are NaN, 0 or `NO_TIME`.
         content: (n,) hashes over everything in a row, the target included.
     """
@@ -35,6 +35,7 @@ class Compiled:
     categories: Sequence[Hashes]
     times: Sequence[Ints]
     y: Array | None
+    weight: Floats | None
     ids: Hashes
     time: Ints | None
     label_time: Ints | None
@@ -62,6 +63,7 @@ class Compiled:
             categories=interleave(self.categories, n, np.uint64, index),
             times=interleave(self.times, n, np.int64, index),
             y=chosen(self.y),
+            weight=chosen(self.weight),
             ids=chosen(self.ids),
             time=chosen(self.time),
             label_time=chosen(self.label_time),
@@ -74,6 +76,7 @@ def wanted(columns: Columns, *, features_only: bool = False) -> list[str]:
     names: list[str | None] = [*columns.numbers, *columns.categories, *columns.times]
     if not features_only:
         names += [columns.target, columns.id, columns.time, columns.label_time, columns.key]
+        names += [columns.weight]
     return [name for name in dict.fromkeys(names) if name is not None]
 
 
@@ -115,6 +118,7 @@ class Compiler:
         ids = self._ids(table, rows, refusals)
         known = self._label_time(table, refusals)
         key = self._hash(table, columns.key) if columns.key else None
+        weight = self._weight(table, refusals)
         if self._label:
             check(y, event, known, refusals)
         return Compiled(
@@ -122,12 +126,13 @@ class Compiler:
             categories=categories,
             times=times,
             y=y,
+            weight=weight,
             ids=ids,
             time=event,
             label_time=known,
             key=key,
             refused=refusals.reasons,
-            content=_content([rows, ids, y, known, key]),
+            content=_content([rows, ids, y, known, key, weight]),
         )
 
     # each of the following reads one kind of column
@@ -164,6 +169,16 @@ class Compiler:
         if name is None or not self._label:
             return None
         return self._times(table, name, refusals)
+
+    def _weight(self, table: pa.RecordBatch, refusals: Refusals) -> Floats | None:
+        name = self.columns.weight
+        if name is None or not self._label:
+            return None
+        weight, bad = to_numbers(self._column(table, name), name)
+        with np.errstate(invalid="ignore"):
+            bad = (weight < 0) | np.isinf(weight) | (False if bad is None else bad)
+        refusals.mark(bad, f"weight {name!r}: not a number from 0")
+        return np.where(np.isnan(weight), 1.0, weight)
 
     def _target(self, table: pa.RecordBatch, refusals: Refusals) -> Array:
         name = self.columns.target
@@ -309,7 +324,7 @@ def records_to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def _column_of(values: list[Any], name: str) -> pa.Array:
-    plain = [value.item() if isinstance(value, np.generic) else value for value in values]
+    plain = [_python(value) if isinstance(value, np.generic) else value for value in values]
     try:
         return pa.array(plain, from_pandas=True)
     except OverflowError:  # whole numbers beyond 64 bits
@@ -321,6 +336,11 @@ def _column_of(values: list[Any], name: str) -> pa.Array:
         return pa.array(texts, pa.string())
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise InputError(f"column {name!r} holds values of mixed types: {error}") from error
+
+
+def _python(value: np.generic) -> Any:
+    """A numpy scalar as Python's; a time to the microsecond, for Python has no nanoseconds."""
+    return (value.astype("datetime64[us]") if isinstance(value, np.datetime64) else value).item()
 
 
 def _text(value: Any) -> str:

@@ -219,6 +219,8 @@ def column_types(columns: Columns, hints: Mapping[str, str]) -> dict[str, pa.Dat
     types: dict[str, pa.DataType] = {}
     for name in columns.numbers:
         types[name] = pa.bool_() if hints.get(name) == "boolean" else pa.float64()
+    if columns.weight is not None:
+        types[columns.weight] = pa.float64()
     for time in (*columns.times, columns.time, columns.label_time):
         if time is not None:
             types[time] = _HINTED.get(hints.get(time, ""), pa.string())

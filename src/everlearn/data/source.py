@@ -66,13 +66,16 @@ def open_sources(
 
     Args:
         data: a path or a glob, or a list of them; a pandas or Polars frame, an Arrow table or
-            record batch reader, a dict of columns; (X, y) arrays; an iterable of dicts or frames.
+            record batch reader, a dict of columns; (X, y) arrays; an iterable of dicts or frames;
+            or a source.
         blobs: where tables and iterables are spooled; in memory without.
         name: of the source, for tables and iterables.
 
     Raises:
         InputError: something cannot be read; the message names it.
     """
+    if isinstance(data, Source):
+        return [data]
     if isinstance(data, (str, os.PathLike)):
         return [open_path(path) for path in expand(data)]
     if isinstance(data, (list, tuple)) and data and isinstance(data[0], (str, os.PathLike)):
@@ -118,6 +121,6 @@ def open_reader(part: Slice, columns: Columns, blobs: BlobStore | None = None) -
         return ParquetReader(part, columns)
     if part.kind == "ipc":
         return IpcReader(part, columns)
-    if part.kind == "spool" and blobs is not None:
+    if part.kind in ("spool", "log") and blobs is not None:
         return SpoolReader(part, columns, blobs)
     raise InputError(f"cannot read {part.source!r}: a slice of the kind {part.kind!r} needs blobs")

@@ -16,9 +16,17 @@ from blake3 import blake3
 
 from everlearn.base import Columns, InputError, NotFoundError
 from everlearn.data.compiler import as_table, records_to_table, wanted
+from everlearn.data.convert import Mask
 from everlearn.data.growth import unconsumed
 from everlearn.data.parquet import PIECE_ROWS, piece_rows
 from everlearn.data.slices import Consumed, Piece, PieceReader, Place, Slice
+
+REFUSED = "everlearn:refused"
+"""Column of spooled rows that says why a row is not to be learned; null where it is."""
+
+
+CORRECTS = "everlearn:corrects"
+"""Column of spooled rows that says which of them judge anew what was learned before."""
 
 
 class BlobStore(Protocol):
@@ -104,7 +112,7 @@ class SpooledSource:
         for table in _cut(data):
             self._first = table if self._first is None else self._first
             names |= dict.fromkeys(table.schema.names)
-            written = _write(table)
+            written = write_table(table)
             self._pieces.append((blobs.put(written), table.num_rows))
             self._size += len(written)
         self.names = tuple(names)
@@ -141,7 +149,8 @@ class SpooledSource:
         return unconsumed(whole, [] if again else known, columns, reader)
 
 
-def _write(table: pa.Table) -> bytes:
+def write_table(table: pa.Table) -> bytes:
+    """The table as an Arrow IPC file."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -193,12 +202,13 @@ class SpoolReader:
     def pieces(self, place: Place | None = None) -> Iterator[Piece]:
         """See `PieceReader`."""
         row = place.row if place else self._part.start
-        begin = 0
+        begin = self._part.options.get("first", 0)  # row of the source with which the blobs begin
         for piece in self._part.options["pieces"]:
             end = begin + piece["rows"]
             if end > row:
                 batch = self._complete(self._blobs.get(piece["blob"]))
-                yield Piece(Place(row), batch.slice(row - begin))
+                table = batch.slice(row - begin)
+                yield Piece(Place(row), table, _refused(table))
                 row = end
             begin = end
 
@@ -210,3 +220,21 @@ class SpoolReader:
             if name not in batch.schema.names:
                 batch = batch.append_column(name, pa.nulls(batch.num_rows))
         return batch
+
+
+def _refused(table: pa.RecordBatch) -> dict[int, str]:
+    """Row → why it is not to be learned."""
+    at = table.schema.get_field_index(REFUSED)
+    if at < 0 or table.column(at).null_count == table.num_rows:
+        return {}
+    reasons = table.column(at).to_pylist()
+    return {row: reason for row, reason in enumerate(reasons) if reason is not None}
+
+
+def corrections(table: pa.RecordBatch) -> Mask | None:
+    """(n,) which rows judge anew what was learned before; None if none does."""
+    at = table.schema.get_field_index(CORRECTS)
+    if at < 0:
+        return None
+    marked = table.column(at).to_numpy(zero_copy_only=False)
+    return marked if marked.any() else None

@@ -1,8 +1,9 @@
 """The tables of a workspace: one schema for SQLite and PostgreSQL.
 
 Times are int64 microseconds since 1970 UTC. JSON columns hold only JSON. Rows of `versions`,
-`definitions`, `increments` and `alias_history` are never changed; `aliases` and `jobs` are, in
-transactions that check a revision or a fencing token.
+`definitions`, `increments`, `alias_history` and `predictions` are never changed, those of `labels`
+only to give them their position; `aliases` and `jobs` are, in transactions that check a revision
+or a fencing token.
 """
 
 from __future__ import annotations
@@ -128,4 +129,211 @@ jobs = sa.Table(
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("started_at", sa.BigInteger),
     sa.Column("finished_at", sa.BigInteger),
+)
+
+predictions = sa.Table(
+    "predictions",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),  # ordered in time
+    sa.Column("model_id", sa.ForeignKey("models.id"), nullable=False),
+    sa.Column("external_id", sa.String),  # the caller's own name for it
+    sa.Column("version", sa.Integer, nullable=False),  # that answered; 0 before there was one
+    sa.Column("arm", sa.String, nullable=False),  # "champion", "candidate" or "shadow"
+    sa.Column("key", sa.String),  # the entity: user, machine, …
+    sa.Column("features", sa.Text, nullable=False),  # JSON text, as it was asked
+    sa.Column("output", sa.Text, nullable=False),  # JSON text, as it was answered
+    sa.Column("propensity", sa.Float),  # chance with which this output was chosen, if by chance
+    sa.Column("at", sa.BigInteger, nullable=False),  # of the event
+    sa.Column("arrived_at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("model_id", "external_id"),
+)
+
+labels = sa.Table(
+    "labels",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("model_id", sa.ForeignKey("models.id"), nullable=False),
+    # 1, 2, … per model in the order of commits, without gaps; NULL until the prediction is there
+    sa.Column("position", sa.BigInteger),
+    sa.Column("prediction_id", sa.BigInteger),
+    sa.Column("external_id", sa.String),  # of the prediction, where that is how it was named
+    sa.Column("kind", sa.String, nullable=False),  # "explicit", "implicit", "human", "system"
+    sa.Column("value", sa.Text),  # JSON text; NULL takes the label back
+    sa.Column("weight", sa.Float, nullable=False),
+    sa.Column("source", sa.String, nullable=False),  # who says so: a system, a topic, a labeller
+    sa.Column("reviewer", sa.String),
+    sa.Column("selection", sa.Float),  # chance with which the row was chosen to be labelled
+    sa.Column("at", sa.BigInteger, nullable=False),  # when it became known
+    sa.Column("arrived_at", sa.BigInteger, nullable=False),
+    sa.Column("idempotency_key", sa.String),
+    sa.Column("digest", sa.String, nullable=False),  # of what was said, for the same key again
+    sa.UniqueConstraint("model_id", "position"),
+    sa.UniqueConstraint("model_id", "idempotency_key"),
+    sa.Index("ix_labels_prediction_id", "prediction_id"),
+    sa.Index("ix_labels_waiting", "model_id", "external_id", "position"),
+)
+
+rollouts = sa.Table(
+    "rollouts",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("model_id", sa.ForeignKey("models.id"), nullable=False, index=True),
+    sa.Column("plan", sa.JSON, nullable=False),
+    sa.Column("candidate", sa.Integer, nullable=False),  # version
+    sa.Column("champion", sa.Integer, nullable=False),  # version it is compared with
+    sa.Column("salt", sa.String, nullable=False),  # by which keys are assigned
+    sa.Column("state", sa.String, nullable=False),  # "running", "promoted", …
+    sa.Column("stage", sa.Integer, nullable=False),
+    sa.Column("since", sa.BigInteger, nullable=False),  # the stage's first prediction has this id
+    sa.Column("position", sa.BigInteger, nullable=False),  # of the last label that was looked at
+    sa.Column("seen", sa.JSON, nullable=False),  # in the stage
+    sa.Column("revision", sa.BigInteger, nullable=False),  # grows by 1 with every change
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("ended_at", sa.BigInteger),
+)
+
+rollout_decisions = sa.Table(
+    "rollout_decisions",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("rollout_id", sa.ForeignKey("rollouts.id"), nullable=False, index=True),
+    sa.Column("stage", sa.Integer, nullable=False),
+    sa.Column("action", sa.String, nullable=False),  # "begin", "hold", "pass", "promote", …
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("evidence", sa.JSON, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
+
+rollout_traffic = sa.Table(
+    "rollout_traffic",
+    metadata,
+    sa.Column("rollout_id", sa.ForeignKey("rollouts.id"), primary_key=True),
+    sa.Column("stage", sa.Integer, primary_key=True),
+    sa.Column("arm", sa.String, primary_key=True),
+    sa.Column("requests", sa.BigInteger, nullable=False),  # rows
+    sa.Column("errors", sa.BigInteger, nullable=False),  # of these, rows without an answer
+    sa.Column("times", sa.BigInteger, nullable=False),  # how often it was timed
+    sa.Column("mean", sa.Float, nullable=False),  # of these seconds
+    sa.Column("spread", sa.Float, nullable=False),  # sum of squares about their mean
+)
+
+shadow_answers = sa.Table(
+    "shadow_answers",
+    metadata,
+    sa.Column("prediction_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("rollout_id", sa.ForeignKey("rollouts.id"), nullable=False, index=True),
+    sa.Column("output", sa.Text),  # JSON text, as the candidate would have answered
+)
+
+trigger_states = sa.Table(
+    "trigger_states",
+    metadata,
+    sa.Column("model_id", sa.ForeignKey("models.id"), primary_key=True),
+    sa.Column("name", sa.String, primary_key=True),  # of the trigger, in its definition's order
+    sa.Column("state", sa.JSON, nullable=False),  # what it remembers from look to look
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+)
+
+trigger_decisions = sa.Table(
+    "trigger_decisions",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("model_id", sa.ForeignKey("models.id"), nullable=False, index=True),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("action", sa.String, nullable=False),  # "learn" or "wait"
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("evidence", sa.JSON, nullable=False),
+    sa.Column("job_id", sa.BigInteger),  # that it led to
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
+
+keys = sa.Table(
+    "keys",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("digest", sa.String, nullable=False, unique=True),  # SHA-256 of the secret
+    sa.Column("hint", sa.String, nullable=False),  # its first letters, to tell keys apart
+    sa.Column("role", sa.String, nullable=False),
+    sa.Column("model_id", sa.ForeignKey("models.id")),  # NULL: all models
+    sa.Column("source", sa.String),  # that its labels come from; NULL: as they say
+    sa.Column("note", sa.String, nullable=False),  # whose it is
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("revoked_at", sa.BigInteger),
+)
+
+audit = sa.Table(
+    "audit",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("key_id", sa.BigInteger),  # NULL: without keys, or from the command line
+    sa.Column("action", sa.String, nullable=False),  # method and route, or the command
+    sa.Column("model", sa.String),
+    sa.Column("detail", sa.JSON, nullable=False),
+    sa.Column("status", sa.Integer, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False, index=True),
+)
+
+quarantined_sources = sa.Table(
+    "quarantined_sources",
+    metadata,
+    sa.Column("model_id", sa.ForeignKey("models.id"), primary_key=True),
+    sa.Column("source", sa.String, primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("evidence", sa.JSON, nullable=False),
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.Column("released_at", sa.BigInteger),
+)
+
+review_items = sa.Table(
+    "review_items",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("model_id", sa.ForeignKey("models.id"), nullable=False),
+    sa.Column("prediction_id", sa.BigInteger, nullable=False),
+    sa.Column("why", sa.String, nullable=False),  # "uncertain", "disagreement", "random"
+    sa.Column("priority", sa.Float, nullable=False),
+    sa.Column("selection", sa.Float, nullable=False),  # chance with which it was chosen
+    sa.Column("state", sa.String, nullable=False),  # "waiting", "claimed", "done", "skipped"
+    sa.Column("wanted", sa.Integer, nullable=False),  # reviewers
+    sa.Column("claims", sa.JSON, nullable=False),  # reviewer → until when, or his answer
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("model_id", "prediction_id"),
+    sa.Index("ix_review_items_waiting", "model_id", "state", "priority"),
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("model_id", sa.ForeignKey("models.id"), primary_key=True),
+    sa.Column("holder", sa.String, nullable=False),  # the process that learns the model online
+    sa.Column("token", sa.BigInteger, nullable=False),  # fencing token: grows with every holder
+    sa.Column("until", sa.BigInteger, nullable=False),
+)
+
+stream_offsets = sa.Table(
+    "stream_offsets",
+    metadata,
+    sa.Column("model_id", sa.ForeignKey("models.id"), primary_key=True),
+    sa.Column("stream", sa.String, primary_key=True),  # its URL, without secrets
+    sa.Column("partition", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("next", sa.BigInteger, nullable=False),  # offset of the first message not yet read
+    sa.Column("updated_at", sa.BigInteger, nullable=False),
+)
+
+stream_set_aside = sa.Table(
+    "stream_set_aside",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("model_id", sa.ForeignKey("models.id"), nullable=False),
+    sa.Column("stream", sa.String, nullable=False),
+    sa.Column("partition", sa.Integer, nullable=False),
+    sa.Column("offset", sa.BigInteger),  # of the first such message; NULL: the stream has none
+    sa.Column("digest", sa.String, nullable=False),  # of the message
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),  # what is no text in it is escaped
+    sa.Column("prediction_id", sa.BigInteger),  # of a label: it is logged once this is there
+    sa.Column("count", sa.BigInteger, nullable=False),  # messages with this body
+    sa.Column("at", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("model_id", "stream", "digest"),
+    sa.Index("ix_stream_set_aside_waiting", "prediction_id"),
 )

@@ -1,0 +1,125 @@
+"""Queries over the feedback log: what was said before a slice, and what nobody has labelled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import sqlalchemy as sa
+
+from everlearn.data.feedback import Label, PredictionIds, id_text, now
+from everlearn.data.log import FeedbackLog
+from everlearn.data.policy import MATURITY, LabelPolicy, Said
+from everlearn.storage.schema import labels, predictions
+
+PAGE = 5000
+"""Labels that are logged in one transaction."""
+
+LATE = 3_600_000_000
+"""Microseconds by which a prediction may arrive after its id was made, by the clocks of servers."""
+
+
+def said_before(log: FeedbackLog, start: int, stop: int) -> dict[int, list[Said]]:
+    """Prediction → its labels up to position `start`, of the predictions that have labels after it
+    and up to `stop`; in the log's order."""
+    table, again = labels.c, labels.alias("again")
+    judged_again = sa.select(again.c.prediction_id).where(
+        again.c.model_id == log.model, again.c.position > start, again.c.position <= stop
+    )
+    query = _said(log).where(table.position <= start, table.prediction_id.in_(judged_again))
+    with log.database.read() as connection:
+        return _by_prediction(connection.execute(query))
+
+
+def said_within(log: FeedbackLog, start: int, stop: int) -> dict[int, list[Said]]:
+    """Prediction → its labels after position `start` and up to `stop`, in the log's order."""
+    query = _said(log).where(labels.c.position > start, labels.c.position <= stop)
+    with log.database.read() as connection:
+        return _by_prediction(connection.execute(query))
+
+
+def _said(log: FeedbackLog) -> sa.Select[Any]:
+    table = labels.c
+    return (
+        sa.select(
+            table.prediction_id,
+            table.position,
+            table.kind,
+            table.source,
+            table.reviewer,
+            table.value,
+            table.weight,
+            table.selection,
+        )
+        .where(table.model_id == log.model)
+        .order_by(table.position)
+    )
+
+
+def _by_prediction(rows: Iterable[Any]) -> dict[int, list[Said]]:
+    found: dict[int, list[Said]] = {}
+    for prediction, position, kind, source, reviewer, text, weight, selection in rows:
+        value = None if text is None else json.loads(text)
+        said = Said(position, kind, source, reviewer, value, weight, selection)
+        found.setdefault(prediction, []).append(said)
+    return found
+
+
+def append_matured(
+    log: FeedbackLog, policy: LabelPolicy, at: int | None = None, since: int | None = None
+) -> int:
+    """Log a negative for each prediction whose maturity window closed with no label.
+
+    The window begins when the prediction arrived, whatever its event time is. A prediction that was
+    labelled once, also if the label was taken back, gets none, and a shadow's answer neither. The
+    idempotency key is made from the prediction's id, so that a second call adds nothing.
+
+    Args:
+        log: of the model.
+        policy: with `unlabelled="negative"`; nothing happens with another.
+        at: microseconds since 1970 UTC; now unless said.
+        since: what arrived up to this moment was looked at before; all is looked at unless said.
+
+    Returns:
+        How many were logged.
+    """
+    if policy.unlabelled != "negative" or policy.window is None:
+        return 0
+    closed = (now() if at is None else at) - policy.window
+    table, count = predictions.c, 0
+    after = -1 if since is None else PredictionIds.first(since - LATE) - 1
+    judged = sa.exists().where(labels.c.prediction_id == table.id, labels.c.model_id == log.model)
+    while True:
+        query = (
+            sa.select(table.id)
+            .where(
+                table.model_id == log.model,
+                table.id > after,
+                table.arrived_at <= closed,
+                table.arm != "shadow",
+                ~judged,
+            )
+            .order_by(table.id)
+            .limit(PAGE)
+        )
+        with log.database.read() as connection:
+            found = list(connection.execute(query).scalars())
+        if not found:
+            return count
+        with log.database.write() as connection:  # look again: a label may have come since
+            log.database.in_commit_order(connection, f"labels/{log.model}")
+            still = sa.select(table.id).where(table.id.in_(found), ~judged).order_by(table.id)
+            silent = list(connection.execute(still).scalars())
+            log.append_labels([_negative(number, policy) for number in silent], connection)
+        after, count = found[-1], count + len(silent)
+
+
+def _negative(number: int, policy: LabelPolicy) -> Label:
+    return Label(
+        policy.negative,
+        id_text(number),
+        kind="system",
+        source=MATURITY,
+        idempotency_key=f"{MATURITY}:{id_text(number)}",
+    )

@@ -1,0 +1,400 @@
+"""Labels joined with their predictions: the feedback log as a source of rows to learn.
+
+Every position of the log is one row of the source, so that a job's account covers all of them: what
+is not learned is set aside with its reason, never dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from blake3 import blake3
+
+from everlearn.base import Columns, Hashes, InputError, Schema, SpecError
+from everlearn.data.compiler import Compiler, records_to_table, wanted
+from everlearn.data.feedback import Judged, id_text
+from everlearn.data.history import said_before, said_within
+from everlearn.data.log import FeedbackLog
+from everlearn.data.policy import (
+    CONFIRMED,
+    OUTRANKED,
+    REPLACED,
+    TAKEN_BACK,
+    LabelPolicy,
+    Said,
+    Verdict,
+)
+from everlearn.data.quality import QUARANTINED, Candidate, Guards
+from everlearn.data.quarantine import Quarantine
+from everlearn.data.slices import Consumed, Slice
+from everlearn.data.tables import (
+    CORRECTS,
+    REFUSED,
+    BlobStore,
+    SpoolReader,
+    corrections,
+    write_table,
+)
+
+__all__ = ["LOG", "REPLACED", "TAKEN_BACK", "Judgement", "LogSource", "corrected_ids", "joined"]
+
+LOG = "feedback"
+"""Name of the source."""
+
+SAMPLE = 10_000
+"""Labels from which the kinds of columns are told."""
+
+PIECE = 20_000
+"""Labels in a blob."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What becomes of the labels of a slice.
+
+    Args:
+        verdicts: position → the label that counts for its prediction, learned as the row there.
+        refused: position → why nothing is learned at it.
+        corrects: positions of rows that judge anew what was learned before.
+    """
+
+    verdicts: Mapping[int, Verdict]
+    refused: Mapping[int, str]
+    corrects: Set[int]
+
+
+class LogSource:
+    """The labels of one model's feedback log, in the order of their positions.
+
+    A row has the features of the prediction and, under the names of the schema, its target (the
+    label's value), id, event time (the prediction's, unless the features have it), label time (when
+    the label became known), key and weight. Of several labels of one prediction, the policy says
+    which counts; it is learned once, at one position of the slice. A label of a prediction whose
+    label an earlier slice had is a correction, if it changes what counts: it is marked, so that
+    copies of the row in memory and among the hold-outs can be taken out.
+
+    Args:
+        log: of the model.
+        schema: what the columns are called.
+        blobs: where slices are spooled to.
+        policy: which labels count, and how much; the last ones without it.
+        guards: what is set aside before it is learned; sources that they find go into quarantine.
+
+    Raises:
+        InputError: the schema names no target.
+        SpecError: the policy gives weights, and the schema names no column for them.
+    """
+
+    kind = "log"
+    location = ""
+    name = LOG
+
+    def __init__(
+        self,
+        log: FeedbackLog,
+        schema: Schema,
+        blobs: BlobStore,
+        policy: LabelPolicy | None = None,
+        guards: Guards | None = None,
+    ) -> None:
+        if schema.target is None:
+            raise InputError("labels are values of a target; name it in Schema(target=…)")
+        self._policy = policy or LabelPolicy()
+        if self._policy.weighs and schema.weight is None:
+            raise SpecError("this LabelPolicy gives rows weights; name them in Schema(weight=…)")
+        self._log, self._schema, self._blobs = log, schema, blobs
+        self._guards, self._quarantine = guards, Quarantine(log.database, log.model)
+        self._sample: pa.Table | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns of the first labels."""
+        return tuple(self.sample().schema.names)
+
+    def sample(self) -> pa.Table:
+        """The first rows."""
+        if self._sample is None:
+            rows = list(self._log.read(upto=min(SAMPLE, self._log.head()), page=SAMPLE))
+            self._sample = joined([self._meant(row) for row in rows], self._schema)
+        return self._sample
+
+    def slice(
+        self, known: Sequence[Consumed] = (), columns: Columns | None = None, again: bool = False
+    ) -> Slice | None:
+        """The labels after the last one consumed, spooled. See `Source.slice`."""
+        mine = [item.stop for item in known if item.kind == self.kind and item.source == LOG]
+        start, stop = 0 if again else max(mine, default=0), self._log.head()
+        if stop <= start:
+            return None
+        return self._spooled(start, stop, self._judge(start, stop), columns, self._blobs)
+
+    def part(self, start: int, stop: int, columns: Columns, blobs: BlobStore) -> Slice:
+        """The labels with start < position ≤ stop by the policy alone, whatever guards say: what
+        they make of a label depends on the labels beside it.
+
+        Args:
+            blobs: where it is spooled to.
+        """
+        earlier = said_before(self._log, start, stop) if start else {}
+        judged = self._settle(said_within(self._log, start, stop), earlier)
+        return self._spooled(start, stop, judged, columns, blobs)
+
+    def _spooled(
+        self,
+        start: int,
+        stop: int,
+        judged: Judgement,
+        columns: Columns | None,
+        blobs: BlobStore,
+    ) -> Slice:
+        pieces, size, names = [], 0, dict.fromkeys(self.names)
+        if columns is not None:  # what no prediction of the slice was given is missing in all rows
+            names |= dict.fromkeys(wanted(columns))
+        for rows in _cut(self._log.read(start, stop), PIECE):
+            rows = [self._ruled(row, judged.verdicts.get(row.position)) for row in rows]
+            table = joined(rows, self._schema, judged.refused, judged.corrects)
+            written = write_table(table)
+            names |= dict.fromkeys(table.schema.names)
+            pieces.append({"blob": blobs.put(written), "rows": table.num_rows})
+            size += len(written)
+        content = "".join(f"{piece['blob']}:{piece['rows']}," for piece in pieces)
+        return Slice(
+            source=LOG,
+            kind=self.kind,
+            location="",
+            start=start,
+            stop=stop,
+            size=size,
+            digest=blake3(f"{start}-{stop}:{content}".encode()).hexdigest(),
+            names=tuple(name for name in names if name not in (REFUSED, CORRECTS)),
+            options={"pieces": pieces, "first": start, "corrects": len(judged.corrects)},
+        )
+
+    def as_known(self, at: int) -> pa.Table:
+        """The rows that could have been learned at a moment: labels and predictions that had
+        arrived by then, one row for each prediction whose label counted.
+
+        The same table, byte for byte as `write_table` gives it, whenever it is asked: of a moment
+        that is over, that is, and as long as the log keeps its rows. Guards have no part in it.
+
+        Args:
+            at: microseconds since 1970 UTC.
+
+        Raises:
+            InputError: no label had arrived.
+        """
+        said: dict[int, list[Said]] = {}
+        for row in self._log.read(known=at):
+            said.setdefault(row.prediction.id, []).append(_said(row))
+        judged = self._settle(said, {})
+        rows = [
+            self._ruled(row, judged.verdicts[row.position])
+            for row in self._log.read(known=at)
+            if row.position in judged.verdicts
+        ]
+        return joined(rows, self._schema).drop_columns([REFUSED, CORRECTS])
+
+    def released(self, source: str, after: int, upto: int) -> pa.Table | None:
+        """The rows of a source that was released: of predictions that it labelled after one
+        position and up to another, and for which nothing counted without it."""
+        earlier = said_before(self._log, after, upto) if after else {}
+        held = self._quarantine.active() - {source}
+        said = said_within(self._log, after, upto)
+        with_it = self._settle(said, earlier, held)
+        without = self._settle(said, earlier, held | {source})
+        rows = list(self._log.read(after, upto))
+        others = {row.prediction.id for row in rows if row.position in without.verdicts}
+        chosen = [
+            self._ruled(row, verdict)
+            for row in rows
+            if (verdict := with_it.verdicts.get(row.position)) is not None
+            and verdict.winner is not None
+            and verdict.winner.source == source
+            and row.prediction.id not in others
+            and row.position not in with_it.corrects
+        ]
+        if not chosen:
+            return None
+        table = joined(chosen, self._schema).drop_columns([REFUSED, CORRECTS])
+        for name in self.names:
+            if name not in (*table.schema.names, REFUSED, CORRECTS):
+                table = table.append_column(name, pa.nulls(table.num_rows))
+        return table
+
+    def _judge(self, start: int, stop: int) -> Judgement:
+        """Decide what counts and what is set aside. Where a source is found to be in need of
+        quarantine, all is decided again without it."""
+        earlier = said_before(self._log, start, stop) if start else {}
+        said = said_within(self._log, start, stop)
+        held = self._quarantine.active()
+        while True:
+            judged = self._settle(said, earlier, held)
+            if self._guards is None:
+                return judged
+            found = self._guards.inspect(self._candidates(start, stop, judged))
+            for source, decision in found.suspects.items():
+                self._quarantine.put(source, decision, start)
+            if not found.suspects:
+                return Judgement(
+                    {at: one for at, one in judged.verdicts.items() if at not in found.aside},
+                    {**judged.refused, **found.aside},
+                    judged.corrects - found.aside.keys(),
+                )
+            held |= found.suspects.keys()
+
+    def _candidates(self, start: int, stop: int, judged: Judgement) -> Iterator[Candidate]:
+        for row in self._log.read(start, stop):
+            verdict = judged.verdicts.get(row.position)
+            if verdict is not None and verdict.winner is not None:
+                ruled = self._ruled(row, verdict)
+                yield Candidate(
+                    row.position,
+                    row.prediction,
+                    verdict.winner.source,
+                    ruled.value,
+                    ruled.weight,
+                    dated=row.prediction.key is not None
+                    or self._schema.time in row.prediction.features,
+                )
+
+    def _settle(
+        self,
+        new: Mapping[int, list[Said]],
+        earlier: Mapping[int, list[Said]],
+        held: Set[str] = frozenset(),
+    ) -> Judgement:
+        """Decide what counts, given what was said of the same predictions before, and the sources
+        that have no say."""
+        verdicts: dict[int, Verdict] = {}
+        refused: dict[int, str] = {}
+        corrects: set[int] = set()
+        for prediction, spoken in new.items():
+            said = [one for one in spoken if one.source not in held]
+            refused |= {one.position: QUARANTINED for one in spoken if one.source in held}
+            if not said:
+                continue
+            learned = earlier.get(prediction, [])
+            before = [one for one in learned if one.source not in held]
+            verdict = self._policy.settle([*before, *said])
+            place = _place(verdict, said)
+            for one in said:
+                refused[one.position] = REPLACED if one.position < place else OUTRANKED
+            if verdict.winner is None:
+                for one in said:
+                    refused[one.position] = verdict.reason
+            elif before == learned and self._known(before, verdict):
+                refused[place] = CONFIRMED
+                continue
+            else:
+                del refused[place]
+                verdicts[place] = verdict
+            if learned:
+                corrects.add(place)
+        return Judgement(verdicts, refused, corrects)
+
+    def _known(self, before: Sequence[Said], verdict: Verdict) -> bool:
+        """Whether what counted before is the same."""
+        return bool(before) and self._policy.settle(before)[1:] == verdict[1:]
+
+    def _ruled(self, row: Judged, verdict: Verdict | None) -> Judged:
+        """The row with the value and the weight that count."""
+        if verdict is None or verdict.winner is None:
+            return self._meant(row)
+        factor = self._policy.factor(row.prediction.propensity, verdict.winner.selection)
+        return replace(row, value=verdict.value, weight=verdict.weight * factor)
+
+    def _meant(self, row: Judged) -> Judged:
+        """The row with what its label means by itself."""
+        return replace(row, value=self._policy.settle([_said(row)]).value)
+
+
+def joined(
+    rows: Sequence[Judged],
+    schema: Schema,
+    refused: Mapping[int, str] = {},
+    corrects: Set[int] = frozenset(),
+) -> pa.Table:
+    """A table of labels beside the features of their predictions, one row each, in order.
+
+    Args:
+        rows: labels of the log.
+        schema: names of the columns that are no features.
+        refused: position → why that label is not learned.
+        corrects: positions of labels that judge anew what was learned before.
+    """
+    if not rows:
+        raise InputError("the feedback log has no labels yet")
+    table = records_to_table([row.prediction.features for row in rows])
+    made: dict[str, pa.Array] = {}
+    roles: list[tuple[str | None, list[Any]]] = [
+        (schema.id, [row.prediction.external_id or id_text(row.prediction.id) for row in rows]),
+        (schema.key, [row.prediction.key for row in rows]),
+        (schema.weight, [row.weight for row in rows]),
+        (schema.target, [row.value for row in rows]),
+    ]
+    for name, values in roles:
+        if name is not None:
+            made[name] = records_to_table([{name: value} for value in values]).column(0)
+    for name, moments in (
+        (schema.time, [row.prediction.at for row in rows]),
+        (schema.label_time, [row.at for row in rows]),
+    ):
+        if name is not None:
+            made[name] = pa.array(moments, pa.timestamp("us", tz="UTC"))
+    for name, column in made.items():
+        given = name in table.schema.names and name in (schema.time, schema.id, schema.key)
+        table = table if given else _with_column(table, name, column)
+    reasons = [refused.get(row.position) for row in rows]
+    table = _with_column(table, REFUSED, pa.array(reasons, pa.string()))
+    return _with_column(table, CORRECTS, pa.array([row.position in corrects for row in rows]))
+
+
+def corrected_ids(part: Slice, columns: Columns, blobs: BlobStore) -> Hashes:
+    """(m,) ids of the rows of a slice of the log that were learned before under another label."""
+    found = [np.zeros(0, np.uint64)]
+    if part.options.get("corrects"):
+        compiler = Compiler(columns)
+        for piece in SpoolReader(part, columns, blobs).pieces():
+            marked = corrections(piece.table)
+            if marked is not None:
+                found.append(compiler.compile(piece.table).ids[marked])
+    ids: Hashes = np.unique(np.concatenate(found))
+    return ids
+
+
+def _said(row: Judged) -> Said:
+    return Said(
+        row.position, row.kind, row.source, row.reviewer, row.value, row.weight, row.selection
+    )
+
+
+def _place(verdict: Verdict, said: Sequence[Said]) -> int:
+    """The position of the slice at which the prediction is learned: of the label that counts or,
+    where that one is older, of the last one."""
+    mine = {one.position for one in said}
+    if verdict.winner is not None and verdict.winner.position in mine:
+        return verdict.winner.position
+    return said[-1].position
+
+
+def _with_column(table: pa.Table, name: str, column: Any) -> pa.Table:
+    """The table with this column, in place of one of its name."""
+    at = table.schema.get_field_index(name)
+    if at < 0:
+        return table.append_column(name, column)
+    return table.set_column(at, name, column)
+
+
+def _cut(rows: Iterator[Judged], size: int) -> Iterator[list[Judged]]:
+    part: list[Judged] = []
+    for row in rows:
+        part.append(row)
+        if len(part) == size:
+            yield part
+            part = []
+    if part:
+        yield part

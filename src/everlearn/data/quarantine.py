@@ -1,0 +1,110 @@
+"""Sources of labels that are in quarantine: what they say is set aside until they are released."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from everlearn.base import ConflictError, Decision, Json, NotFoundError
+from everlearn.data.feedback import now
+from everlearn.storage.database import Database
+from everlearn.storage.schema import quarantined_sources
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A source that is or was in quarantine.
+
+    Args:
+        source: its name.
+        reason: why, for people.
+        evidence: the figures; "after" is the position after which its labels are set aside.
+        at: since when, in microseconds since 1970 UTC.
+        released_at: when it was released; None if it was not.
+    """
+
+    source: str
+    reason: str
+    evidence: Json
+    at: int
+    released_at: int | None
+
+
+class Quarantine:
+    """The sources of one model.
+
+    Args:
+        database: of the workspace.
+        model: row id of the model.
+    """
+
+    def __init__(self, database: Database, model: int) -> None:
+        self._database, self._model = database, model
+
+    def sources(self) -> list[Quarantined]:
+        """All that are or were in quarantine, by name."""
+        table = quarantined_sources.c
+        query = sa.select(
+            table.source, table.reason, table.evidence, table.at, table.released_at
+        ).where(table.model_id == self._model)
+        with self._database.read() as connection:
+            return [Quarantined(*row) for row in connection.execute(query.order_by(table.source))]
+
+    def active(self) -> set[str]:
+        """The names of those that are not released."""
+        return {one.source for one in self.sources() if one.released_at is None}
+
+    def put(self, source: str, decision: Decision, after: int) -> None:
+        """Set aside what a source says at positions after this one. A source that is in quarantine
+        already stays as it is."""
+        row: dict[str, Any] = {
+            "reason": decision.reason,
+            "evidence": {**decision.evidence, "after": after},
+            "at": now(),
+            "released_at": None,
+        }
+        with self._database.write() as connection:
+            known = connection.execute(sa.select(quarantined_sources).where(self._named(source)))
+            before = known.first()
+            if before is None:
+                named = {"model_id": self._model, "source": source}
+                connection.execute(sa.insert(quarantined_sources).values(**named, **row))
+            elif before.released_at is not None:
+                update = sa.update(quarantined_sources).where(self._named(source))
+                connection.execute(update.values(**row))
+
+    def held(self, source: str) -> Quarantined:
+        """What a source was or is held for. Raises `NotFoundError`."""
+        for one in self.sources():
+            if one.source == source:
+                return one
+        raise NotFoundError(f"no source {source!r} is in quarantine")
+
+    def release(self, source: str, connection: Connection | None = None) -> Quarantined:
+        """Believe a source again; returns what it was held for.
+
+        Args:
+            source: its name.
+            connection: of a writing transaction to take part in.
+
+        Raises:
+            NotFoundError: it was never in quarantine.
+            ConflictError: it is released already.
+        """
+        if connection is None:
+            with self._database.write() as writing:
+                return self.release(source, writing)
+        one, table = self.held(source), quarantined_sources.c
+        update = sa.update(quarantined_sources).where(
+            self._named(source), table.released_at.is_(None), table.at == one.at
+        )
+        if connection.execute(update.values(released_at=now())).rowcount != 1:
+            raise ConflictError(f"the source {source!r} is released already")
+        return one
+
+    def _named(self, source: str) -> sa.ColumnElement[bool]:
+        table = quarantined_sources.c
+        return sa.and_(table.model_id == self._model, table.source == source)
