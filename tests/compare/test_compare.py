@@ -101,7 +101,7 @@ def test_processes_answer_as_this_one_does(
 
 
 def test_metrics_are_those_of_scikit_learn(events: Path) -> None:
-    history, _ = load_history(str(events), SCHEMA, every="4d", learner=quick())
+    history = load_history(str(events), SCHEMA, every="4d", learner=quick())
     run = replay(history, built_in("incremental"), quick())
     results = compare(
         str(events), SCHEMA, every="4d", strategies="incremental", learner=quick(), workers=0
@@ -180,7 +180,7 @@ def test_numbers_are_predicted_too(tmp_path: Path) -> None:
     data = drifting(1_200)
     value = 3.0 * data["x"][:, 0] + data["x"][:, 1] + 10.5
     path = write_csv(tmp_path / "numbers.csv", {**data, "y": value})
-    for learner in (None, SGDRegressor(random_state=0)):
+    for learner in ("linear", SGDRegressor(random_state=0)):
         results = compare(
             str(path),
             SCHEMA,
@@ -265,7 +265,7 @@ def test_what_cannot_be_learned_is_set_aside_and_said(tmp_path: Path) -> None:
     lines[5] = lines[5].rsplit(",", 1)[0] + ","
     lines[9] = lines[9] + ",too,many"
     path.write_text("\n".join(lines) + "\n")
-    history, _ = load_history(str(path), SCHEMA, every="4d")
+    history = load_history(str(path), SCHEMA, every="4d")
     assert len(history) == 598
     assert any("2 rows were set aside" in note for note in history.notes)
 
@@ -275,8 +275,8 @@ def test_rows_out_of_order_are_sorted(tmp_path: Path) -> None:
     mixed = np.random.default_rng(1).permutation(600)
     ordered = write_csv(tmp_path / "ordered.csv", data)
     shuffled = write_csv(tmp_path / "mixed.csv", {k: v[mixed] for k, v in data.items()})
-    first, _ = load_history(str(ordered), SCHEMA, every="4d")
-    second, _ = load_history(str(shuffled), SCHEMA, every="4d")
+    first = load_history(str(ordered), SCHEMA, every="4d")
+    second = load_history(str(shuffled), SCHEMA, every="4d")
     assert np.array_equal(first.timeline.time, second.timeline.time)
     assert any("order of time" in note for note in second.notes)
 

@@ -23,7 +23,7 @@ def frame(**more: object) -> pd.DataFrame:
 
 
 def notes(data: object, **schema: Any) -> str:
-    return " ".join(load_history(data, Schema(target="y", **schema))[0].notes)
+    return " ".join(load_history(data, Schema(target="y", **schema)).notes)
 
 
 def test_a_plain_history_is_not_spoken_of() -> None:
@@ -64,18 +64,18 @@ def test_thousands_separators_are_named() -> None:
 def test_one_wrong_time_does_not_choose_the_period() -> None:
     data = frame()
     data.loc[0, "when"] = pd.Timestamp("1970-01-01")
-    history, _ = load_history(data, Schema(target="y", time="when"))
+    history = load_history(data, Schema(target="y", time="when"))
     assert str(history.timeline.every) == "1d"
     assert any("are the times of the others right" in note for note in history.notes)
 
 
 def test_a_warm_up_of_one_class_is_named() -> None:
     data = frame(y=(np.arange(ROWS) > 150) & (np.arange(ROWS) % 2 == 0))
-    history, _ = load_history(data, Schema(target="y", time="when"), every="1d")
+    history = load_history(data, Schema(target="y", time="when"), every="1d")
     (said,) = (note for note in history.notes if "the class" in note)
     assert "the class 0 is the only one" in said
     warmup = int(said.split("--warmup ")[1].split()[0])
-    enough, _ = load_history(data, Schema(target="y", time="when"), every="1d", warmup=warmup)
+    enough = load_history(data, Schema(target="y", time="when"), every="1d", warmup=warmup)
     assert not any("only one" in note for note in enough.notes)
 
 

@@ -14,7 +14,7 @@ from everlearn.compare.strategies import BUILT_IN, Plan, as_code, as_jobs, built
 from everlearn.compare.timeline import Span
 from everlearn.data.order import Shuffle
 from everlearn.jobs.learn import Fold
-from everlearn.learners.default import LogisticRegression
+from everlearn.learners import LogisticRegression
 from everlearn.strategies.everything import Everything
 from everlearn.strategies.reservoir import Reservoir
 from everlearn.strategies.strategy import Strategy

@@ -272,7 +272,8 @@ def main() -> None:
     from tests.jobs import scenarios
 
     pyarrow.set_cpu_count(1)
-    _ = [getattr(el, name) for name in el.__all__], scenarios.models()
+    _ = [getattr(el, name) for name in el.__all__]
+    scenarios.load_kernels()
     running: dict[int, int] = {}
     for line in sys.stdin:
         request = json.loads(line)

@@ -14,6 +14,8 @@ from sklearn.linear_model import SGDClassifier
 from sklearn.neural_network import MLPClassifier
 
 import everlearn as el
+from everlearn.learners import as_learner
+from everlearn.testing.learner import COLUMNS, make_rows
 
 ROWS = 700
 """Rows of the first file; the second has half as many."""
@@ -100,8 +102,22 @@ def models() -> dict[str, el.Model]:
             order=el.Shuffle(110, seed=3),
             memory=el.Reservoir(80, ratio=0.5),
         ),
+        _model(
+            "tree", el.learners.HoeffdingTreeClassifier(grace_period=30), memory=el.Reservoir(70)
+        ),
+        _model("forest", el.learners.AdaptiveRandomForestClassifier(n_models=3), passes=2),
         _model("gate", None, memory=el.Reservoir(60)).replace(
             gate=el.NonInferior("log_loss", margin=0.5), holdout=0.2
         ),
     ]
     return {model.name: model for model in made}
+
+
+def load_kernels() -> None:
+    """Compile the kernels of native learners, or load them from disk, in this process: not in each
+    that is forked from it."""
+    for model in models().values():
+        learner = as_learner(model.learner, COLUMNS, classes=2)
+        if getattr(learner, "per_row", False):
+            learner.learn(make_rows(0, 200), score=100)
+            learner.predict(make_rows(0, 10))

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from everlearn.registry.models import as_text, ensure_model, names, plain
@@ -26,6 +28,12 @@ def test_a_model_is_made_once(registry: Registry) -> None:
         (-np.inf, None),
         ((1, [2.0, None]), [1, [2.0, None]]),
         ({1: {"a": np.array([1.0, np.nan])}}, {"1": {"a": [1.0, None]}}),
+        (dt.datetime(2024, 1, 2, 3, 4, 5, 67), "2024-01-02T03:04:05.000067"),
+        (pd.Timestamp("2024-01-02 03:04:05.000067891+02:00"), "2024-01-02T03:04:05.000067+02:00"),
+        (np.datetime64("1970-02-03T04:05:06", "ns"), "1970-02-03T04:05:06.000000"),
+        (np.datetime64("2024-01-02"), "2024-01-02T00:00:00.000000"),
+        (dt.date(2024, 1, 2), "2024-01-02"),
+        ([pd.NaT, pd.NA, np.datetime64("NaT")], [None, None, None]),
     ],
 )
 def test_plain_gives_strict_json(value: Any, json: Any) -> None:

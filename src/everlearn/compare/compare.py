@@ -16,8 +16,9 @@ from everlearn.compare.history import History
 from everlearn.compare.loader import load_history
 from everlearn.compare.oracle import optimal_schedule, schedule_cost
 from everlearn.compare.processes import run_all
-from everlearn.compare.replay import Run
+from everlearn.compare.replay import prepare
 from everlearn.compare.results import Hindsight, Results
+from everlearn.compare.run import Run
 from everlearn.compare.scores import Scale, baselines, price, rank, score
 from everlearn.compare.strategies import Plan, as_code, as_jobs, make_plans
 from everlearn.compare.worker import Task
@@ -54,7 +55,8 @@ def compare(
         schema: target and time, and what else is known about the columns. Without a time the rows
             are taken in their order, and a label is known when the next row comes.
         every: period between updates, "7d" or "5000rows"; None chooses about 50 periods.
-        tick: how often what learns online takes in new labels; one hour if not said.
+        tick: how often a learner that learns in chunks takes in new labels online; one hour if
+            not said. Learners that learn row by row take each label as soon as it is known.
         strategies: names, `Strategy` objects, or a mapping of names to these; None for the seven
             built-in ones.
         learner: as in `Model`; None for the default learner.
@@ -78,7 +80,7 @@ def compare(
     say = progress or (lambda line: None)
     plans = make_plans(strategies, seed)
     prices = _prices(price_cpu_hour, price_error)
-    history, learner = load_history(
+    history = load_history(
         data,
         schema,
         every=every,
@@ -89,11 +91,12 @@ def compare(
     )
     say(_read(history))
     folder = None if out is None else _made(out)
+    by_row = prepare(history, learner)
     task = Task(tuple(plans), learner, schema.classes, _oracle_plan(plans, prices))
     runs, apart = run_all(history, task, _cores() if workers is None else workers, _Lines(say))
     results = _judge(history, task, runs, metric, prices)
     results.notes += _notes(history, plans, schema, label_delay, prices, apart)
-    results.settings |= _settings(history, schema, label_delay, learner, seed)
+    results.settings |= _settings(history, schema, label_delay, learner, seed, by_row)
     if folder is not None:
         _write(results, folder, say)
     return results
@@ -237,7 +240,12 @@ def _notes(
 
 
 def _settings(
-    history: History, schema: Schema, label_delay: str | None, learner: Any, seed: int
+    history: History,
+    schema: Schema,
+    label_delay: str | None,
+    learner: Any,
+    seed: int,
+    by_row: bool,
 ) -> dict[str, str]:
     line = history.timeline
     if schema.label_time is not None:
@@ -251,8 +259,10 @@ def _settings(
         "event time": schema.time or "the order of the rows",
         "labels known": known,
         "period": f"{line.every} ({len(line.edges) - 1} periods, warm-up {line.warmup})",
-        "tick of online learning": str(line.tick),
-        "learner": "default" if learner is None else str(learner),
+        "online learning takes": "every label as soon as it is known"
+        if by_row
+        else f"the new labels every {line.tick} (its learner learns in chunks)",
+        "learner": "auto" if learner is None else str(learner),
         "numbers": ", ".join(history.columns.numbers) or "–",
         "categories": ", ".join(history.columns.categories) or "–",
         "times": ", ".join(history.columns.times) or "–",

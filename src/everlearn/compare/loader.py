@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,16 +35,13 @@ def load_history(
     label_delay: str | None = None,
     warmup: int = 1,
     learner: Any = None,
-) -> tuple[History, Any]:
+) -> History:
     """Read and compile a history.
 
     Args:
         data: what `open_sources` takes.
         every, tick, label_delay, warmup: as for `compare`.
-        learner: decides whether the target is a class; None for the default learner.
-
-    Returns:
-        The history, and the learner: the default one for the kind of target where None was given.
+        learner: decides whether the target is a class, or leaves that to the target.
 
     Raises:
         InputError: it cannot be read, holds nothing to learn from, or is too short.
@@ -60,7 +58,7 @@ def load_history(
         raise InputError("a label time needs an event time beside it: Schema(time=…)")
     blobs = MemoryBlobs()
     sources = open_sources(data, blobs=blobs)
-    columns, kind, learner = _resolve(schema, sources, learner)
+    columns, kind = _resolve(schema, sources, learner)
     batch, seconds, set_aside = _read(sources, columns, blobs)
     notes = [_set_aside(set_aside, len(batch))] if set_aside else []
     notes += hints(batch, columns, schema, sources)
@@ -83,11 +81,11 @@ def load_history(
     batch = batch.take(timeline.arrival)
     codes, classes = _classes(batch.y, kind, schema)
     notes += _one_class(codes, classes, timeline)
-    history = History(
+    return History(
         batch=batch,
         codes=codes,
         classes=classes,
-        columns=columns,
+        columns=_for_learner(columns, kind),
         timeline=timeline,
         probes=probes,
         read_seconds=seconds,
@@ -95,7 +93,6 @@ def load_history(
         sources=tuple(source.name for source in sources),
         notes=notes,
     )
-    return history, learner
 
 
 def _cut(batch: Batch, **settings: Any) -> tuple[Timeline, Ints]:
@@ -106,25 +103,28 @@ def _cut(batch: Batch, **settings: Any) -> tuple[Timeline, Ints]:
     return again, probes
 
 
-def _resolve(schema: Schema, sources: list[Any], learner: Any) -> tuple[Columns, str, Any]:
-    """Columns, the kind of learner, and the learner."""
+def _resolve(schema: Schema, sources: list[Any], learner: Any) -> tuple[Columns, str]:
+    """Columns, and the kind of learner."""
     from everlearn.data.columns import resolve
-    from everlearn.learners.adapt import learner_kind
-    from everlearn.learners.default import LinearRegression, LogisticRegression
+    from everlearn.learners.adapt import learner_kind, leaves_open
 
     columns = resolve(schema, sources)
     with _current_folder():
         few = _sample_target(sources, columns)
-        two_classes = learner is None and few is not None and len(few) == 2
-        if two_classes or schema.classes:
-            kind: str = "classifier" if learner is None else learner_kind(learner, columns)
+        if leaves_open(learner) and (schema.classes or (few is not None and len(few) == 2)):
+            kind: str = "classifier"
         else:
-            kind = learner_kind(learner, columns, y=few)
+            kind = learner_kind(learner, columns, y=None if schema.classes else few)
     if kind not in ("classifier", "regressor"):
         raise InputError(f"strategies are compared for classifiers and regressors, not a {kind}")
-    if learner is None:
-        learner = LinearRegression() if kind == "regressor" else LogisticRegression()
-    return resolve(schema, sources, target_is_class=kind == "classifier"), kind, learner
+    return resolve(schema, sources, target_is_class=kind == "classifier"), kind
+
+
+def _for_learner(columns: Columns, kind: str) -> Columns:
+    """The columns by which a learner that predicts any target is made of this kind."""
+    if kind == "regressor":
+        return replace(columns, target_kind="number")
+    return replace(columns, target_kind="integer") if columns.target_kind == "number" else columns
 
 
 def _sample_target(sources: list[Any], columns: Columns) -> Array | None:

@@ -16,7 +16,7 @@ from typing import IO
 from everlearn import base
 from everlearn.base import EverlearnError, SpecError
 from everlearn.compare.history import History
-from everlearn.compare.replay import Run
+from everlearn.compare.run import Run
 from everlearn.compare.worker import Task, load_run
 
 Report = Callable[[str, int, int], None]

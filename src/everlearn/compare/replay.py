@@ -4,66 +4,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from everlearn.base import Array, Batch, Columns, Floats, InputError, Ints, Prediction, State
 from everlearn.compare.history import History, errors_of
+from everlearn.compare.interleave import Piece, as_batch, interleaved
 from everlearn.compare.periods import Groups
+from everlearn.compare.run import Run
 from everlearn.compare.strategies import Plan
 from everlearn.compare.timeline import NEVER
 from everlearn.jobs.learn import Fold, relive
 from everlearn.registry import bundle
-from everlearn.strategies.strategy import Pretrained
+from everlearn.strategies.strategy import Pretrained, Strategy
 
 BLOCK = 8_192
 """Rows that are predicted at once."""
+
+SAMPLED = 8
+"""Of so many events that a learner answers as it learns row by row, one is answered once more, to
+know what answering costs."""
 
 ORACLE_ROWS = 40_000_000
 """Predictions made for the cost matrix; beyond, periods are sampled."""
 
 Report = Callable[[int, int], None]
-
-
-@dataclass(slots=True)
-class Run:
-    """What one strategy did and answered. Events are those from the end of warm-up on.
-
-    Args:
-        name: of the strategy.
-        value: (m,) answers: class codes in the history's order of classes, or numbers.
-        proba: (m, k) probabilities in that order, or None.
-        cpu_seconds: of reading, encoding and learning.
-        update_seconds: (u,) the same, per update.
-        update_moments: (u,) when the serving version changed.
-        rows_learned: rows that were learned, those seen again by a retraining counted again; rows
-            drawn from a memory are not counted.
-        rows_read: rows that were read from the source.
-        labels_used: share of the labels known after warm-up that the model ever learned.
-        wait: mean time (microseconds or rows) from a label being known to the serving model
-            knowing it, until the end of the history for one that it never learned.
-        transfer: (T, T) R[i, j]: score on the rows of group j that nothing learned from, at the
-            end of group i; accuracy, or −MAE for a regressor. None for fewer than two groups.
-        serving: (P, P) errors of the version of period i in period j; only for the schedule in
-            hindsight.
-        peak_memory_mb: of the process, or None where it was not one of its own.
-    """
-
-    name: str
-    value: Array
-    proba: Floats | None
-    cpu_seconds: float = 0.0
-    update_seconds: Floats = field(default_factory=lambda: np.empty(0))
-    update_moments: Ints = field(default_factory=lambda: np.empty(0, np.int64))
-    rows_learned: int = 0
-    rows_read: int = 0
-    labels_used: float | None = None
-    wait: float | None = None
-    transfer: Floats | None = None
-    serving: Floats | None = None
-    peak_memory_mb: float | None = None
 
 
 def replay(
@@ -83,7 +49,24 @@ def replay(
         oracle: also test each version on all later periods (for a full retraining).
         report: called with the number of events answered so far, and of all.
     """
+    prepare(history, learner)
     return _Replay(history, plan, learner, classes, oracle, report).run()
+
+
+def prepare(history: History, learner: Any) -> bool:
+    """Compile and load what a learner that learns row by row is made of, before it is timed.
+
+    Returns:
+        Whether it does learn row by row.
+    """
+    fold = Fold.new(learner, history.columns, Strategy(), frozen=False)
+    if not getattr(fold.learner, "per_row", False):
+        return False
+    few = history.batch.take(slice(2))
+    fold.step(few)
+    fold.learn(few)
+    fold.predict(few)
+    return True
 
 
 class _Replay:
@@ -105,7 +88,9 @@ class _Replay:
         self.first = self.line.before(self.line.start)
         self.served = self.first  # events that are answered
         self.done = 0  # labels that the serving model may know
+        self.renewed = 0  # labels that the last full retraining knew
         self.fold = self._fresh(0)
+        self.by_row = plan.learns_by_row(self.fold.learner)
         self.value = np.zeros(len(history) - self.first, self._value_type())
         self.proba: Floats | None = None
         self.groups = Groups.of(self.line)
@@ -124,12 +109,19 @@ class _Replay:
             while groups_due and groups_due[0] < moment:
                 self._test_groups(len(self.groups) - len(groups_due))
                 groups_due.pop(0)
-            self._serve(self.line.before(moment))
+            self._advance(self.line.before(moment), moment)
             self._update(moment, is_edge)
         for group in range(len(self.groups) - len(groups_due), len(self.groups)):
             self._test_groups(group)
-        self._serve(len(self.history))
+        self._advance(len(self.history), int(self.line.time[-1]))
         return self._result()
+
+    def _advance(self, until: int, moment: int) -> None:
+        """Answer the events up to one; row by row, learn the labels known at a moment as well."""
+        if self.by_row and self.moments:
+            self._stream(until, self.line.known_at(moment))
+        else:
+            self._serve(until)
 
     # --- when --------------------------------------------------------------------------------
 
@@ -138,21 +130,23 @@ class _Replay:
         edges = self.edges if self.plan.when in ("period", "both") else self.edges[:1]
         moments = dict.fromkeys(edges.tolist(), True)
         if self.plan.when in ("tick", "both"):
-            for moment in self.line.ticks().tolist():
+            stops = self.groups.ends if self.by_row else self.line.ticks()
+            for moment in stops.tolist():
                 moments.setdefault(moment, False)
         return sorted(moments.items())
 
     def _update(self, moment: int, is_edge: bool) -> None:
         """Bring the serving model to what is known at a moment, and charge what that costs."""
         known = self.line.known_at(moment)
-        if known == self.done and self.moments:
+        anew = is_edge and self.plan.anew
+        if self.moments and known == (self.renewed if anew else self.done):
             return
         before, read_before = time.process_time(), self.rows_read
-        if is_edge and self.plan.anew:
+        if anew:
             start = self._window_start(moment) if self.plan.rows == "window" else 0
             if start == known:
                 return
-            self.fold = self._fresh(known)
+            self.fold, self.renewed = self._fresh(known), known
             self._learn(start, known, self.plan.strategy.order)
         else:
             self._begin(known)
@@ -182,7 +176,14 @@ class _Replay:
             present = np.flatnonzero(np.bincount(codes[:known]))
             classes = tuple(self.history.classes[code] for code in present.tolist())
         columns, strategy = self.history.columns, self.plan.strategy
-        return Fold.new(self.learner, columns, strategy, classes=classes, remembered=remembered)
+        return Fold.new(
+            self.learner,
+            columns,
+            strategy,
+            classes=classes,
+            remembered=remembered,
+            frozen=self.plan.is_job,
+        )
 
     def _begin(self, known: int) -> None:
         """The model that learns next: as a job of the strategy begins."""
@@ -246,22 +247,69 @@ class _Replay:
             pieces.append(first + generator.permutation(min(stop - first, order.buffer)))
         return np.concatenate(pieces)
 
+    # --- row by row --------------------------------------------------------------------------
+
+    def _stream(self, until: int, known: int) -> None:
+        """Answer the events up to one, each by a model that has learned all labels known by then;
+        learn the rest of the labels that are known."""
+        events, labels = range(self.served, until), range(self.done, known)
+        whole = interleaved(self.line, self.position, events, labels)
+        for piece in whole.split(self.history.codes, self._known_codes()):
+            if piece.is_event.all():
+                self._keep(*self._predict(piece.rows))
+            else:
+                self._answer_and_learn(piece)
+
+    def _answer_and_learn(self, piece: Piece) -> None:
+        """Learn the labels of a piece and charge it; answer its events on the way."""
+        before = time.process_time()
+        step = self.fold.step(as_batch(self.history.batch, piece))
+        spent = time.process_time() - before
+        assert step.prediction is not None and step.refused is None
+        self._keep(*self._in_common_order(step.prediction.take(piece.is_event)))
+        sample = piece.rows[piece.is_event][::SAMPLED]
+        before = time.process_time()
+        self._predict(sample)
+        answering = SAMPLED * (time.process_time() - before) if len(sample) else 0.0
+        stop = self.done + len(piece) - int(piece.is_event.sum())
+        known = self.line.available[self.done : stop]
+        moments = np.unique(known)
+        reading = len(known) * self.history.read_seconds
+        cost = max(0.0, spent - answering) + reading
+        self.seconds += [cost / len(moments)] * len(moments)
+        self.moments += moments.tolist()
+        self.learned_at[self.done : stop] = known
+        self.rows_read += len(known)
+        self.rows_learned += len(known)
+        self.done = stop
+
+    def _known_codes(self) -> set[int]:
+        """The classes that the serving model knows, as the history numbers them."""
+        values = () if self.fold.labels is None else self.fold.labels.values
+        place = {value: code for code, value in enumerate(self.history.classes)}
+        return {place[value] for value in values if value in place}
+
     # --- answering ---------------------------------------------------------------------------
 
     def _serve(self, until: int) -> None:
         """Answer the events up to one with the serving model."""
         for start in range(self.served, until, BLOCK):
             stop = min(until, start + BLOCK)
-            value, proba = self._predict(self.position[start:stop])
-            self.value[start - self.first : stop - self.first] = value
-            if proba is not None:
-                if self.proba is None:
-                    shape = (len(self.value), proba.shape[1])
-                    self.proba = np.full(shape, 1.0 / proba.shape[1])
-                self.proba[start - self.first : stop - self.first] = proba
-        if until > self.served:
-            self.served = until
-            self.report(until - self.first, len(self.value))
+            self._keep(*self._predict(self.position[start:stop]))
+
+    def _keep(self, value: Array, proba: Floats | None) -> None:
+        """Take down the answers to the next events."""
+        stop = self.served + len(value)
+        place = slice(self.served - self.first, stop - self.first)
+        self.value[place] = value
+        if proba is not None:
+            if self.proba is None:
+                shape = (len(self.value), proba.shape[1])
+                self.proba = np.full(shape, 1.0 / proba.shape[1])
+            self.proba[place] = proba
+        if len(value):
+            self.served = stop
+            self.report(stop - self.first, len(self.value))
 
     def _predict(self, rows: Ints) -> tuple[Array, Floats | None]:
         """Answers for rows of the history, in its own order of classes. They are shown neither

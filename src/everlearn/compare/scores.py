@@ -9,7 +9,7 @@ import numpy as np
 
 from everlearn.base import Array, Floats, InputError, Ints, Prediction
 from everlearn.compare.history import History, errors_of
-from everlearn.compare.replay import Run
+from everlearn.compare.run import Run
 from everlearn.compare.strategies import Plan
 from everlearn.evaluation.intervals import Interval, paired_interval, time_blocks
 from everlearn.evaluation.loss import EPSILON, metric_losses

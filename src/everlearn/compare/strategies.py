@@ -29,7 +29,8 @@ class Plan:
         name: under which its results stand.
         strategy: start, memory, chunk, passes and order of each update.
         when: "once" (after warm-up), "period" (at the end of each), "tick" (as labels become
-            known), or "both" (by tick, and anew at the end of each period).
+            known), or "both" (as labels become known, and anew at the end of each period). What
+            learns row by row takes each label at once, other learners take them in ticks.
         rows: which rows an update at the end of a period learns: those whose labels became known
             since the last update ("new"), all that are known ("all"), or the last ones ("window").
         window: periods in a window.
@@ -47,6 +48,18 @@ class Plan:
     def is_job(self) -> bool:
         """Whether it can be run as jobs on a schedule, with no service that learns all the time."""
         return self.when in ("once", "period")
+
+    def learns_by_row(self, learner: Any) -> bool:
+        """Whether labels are learned one by one as they become known, by a learner that can; where
+        rows are drawn from a memory, seen twice or put into another order, chunks are needed."""
+        strategy = self.strategy
+        return (
+            self.when in ("tick", "both")
+            and bool(getattr(learner, "per_row", False))
+            and strategy.memory is None
+            and strategy.start == "champion"
+            and (self.when == "both" or (strategy.passes == 1 and strategy.order == "stream"))
+        )
 
     @property
     def anew(self) -> bool:

@@ -74,7 +74,7 @@ class Timeline:
         edges: (P + 1,) period p has the events with edges[p] ≤ time < edges[p + 1].
         warmup: number of leading periods that are not scored.
         every: length of a period.
-        tick: how often what learns online takes its labels.
+        tick: how often what learns in chunks takes its labels online.
     """
 
     unit: str
@@ -141,7 +141,8 @@ def make_timeline(
         label_time: (n,) times at which labels became known, or None.
         rows: n.
         every: length of a period; chosen so that there are about 50 where None.
-        tick: of online learning, at most a period; one hour, or a fiftieth of a period where None.
+        tick: of online learning in chunks, at most a period; one hour, or a fiftieth of a period
+            where None.
         label_delay: from an event to its label, where there is no `label_time`.
         warmup: periods at the beginning that are not scored; more if too few labels are known.
         probes: events that nothing may learn from.

@@ -18,7 +18,8 @@ import numpy as np
 
 from everlearn.base import EverlearnError, Json
 from everlearn.compare.history import History
-from everlearn.compare.replay import Run, replay
+from everlearn.compare.replay import replay
+from everlearn.compare.run import Run
 from everlearn.compare.strategies import Plan
 from everlearn.registry.config import from_config, to_config
 

@@ -226,7 +226,7 @@ def _check_width(X: Any, columns: Columns, schema: Schema) -> None:
     if not _is_matrix(X) or np.ndim(X) != 2:
         return
     known = {*columns.numbers, *columns.categories, *columns.times, *schema.ignore, columns.target}
-    known |= {columns.id, columns.time, columns.label_time, columns.key}
+    known |= {columns.id, columns.time, columns.label_time, columns.key, columns.weight}
     width = np.shape(X)[1]
     extra = [name for j in range(width) if (name := f"x{j}") not in known]
     if extra and "x0" in known:

@@ -186,6 +186,7 @@ class Fold:
         *,
         classes: tuple[Any, ...] = (),
         remembered: State | None = None,
+        frozen: bool = True,
     ) -> Fold:
         """A fold that has learned nothing.
 
@@ -195,6 +196,8 @@ class Fold:
             classes: classes of the target that are known beforehand. Where there are any, those of
                 remembered rows are too, which may be of classes that the increment lacks.
             remembered: a state whose memory (and whose ids seen) the fold begins with.
+            frozen: whether its state will answer as a version, until the next job; False for
+                one that answers while it learns.
 
         Raises:
             SpecError: the learner cannot learn in increments, or not from these columns.
@@ -203,7 +206,10 @@ class Fold:
         if classes and kept and strategy.memory is not None:
             classes = tuple({*classes, *_classes_of(kept)})
         seed, labels = strategy.seed, Labels(sorted(classes))
-        made = as_learner(learner, columns, classes=len(labels), seed=seed, labels=labels)
+        frozen = frozen and isinstance(strategy.order, str)  # shuffled, no row is like the last
+        made = as_learner(
+            learner, columns, classes=len(labels), seed=seed, labels=labels, frozen=frozen
+        )
         made = strategy.wrap(made)
         generator = np.random.Generator(np.random.PCG64(seed))
         fold = cls(columns, made, labels if made.kind == "classifier" else None, None, generator)
@@ -213,13 +219,20 @@ class Fold:
 
     @classmethod
     def load(
-        cls, state: State, learner: Any, strategy: Strategy, *, remembered: State | None = None
+        cls,
+        state: State,
+        learner: Any,
+        strategy: Strategy,
+        *,
+        remembered: State | None = None,
+        frozen: bool = True,
     ) -> Fold:
         """The fold that `save` saw. The learner's definition must be the one it was made with;
         the memory may be another one, which is then offered what the saved one held.
 
         Args:
             remembered: a state whose memory and ids seen are taken instead of this one's.
+            frozen: as for `new`.
 
         Raises:
             InputError: the state is of another kind of learner.
@@ -227,7 +240,8 @@ class Fold:
         columns = Columns.from_json(state["columns"].meta)
         labels = Labels.load(state["labels"]) if "labels" in state else None
         count, seed = len(labels or ()), strategy.seed
-        made = as_learner(learner, columns, classes=count, seed=seed, labels=labels)
+        frozen = frozen and isinstance(strategy.order, str)
+        made = as_learner(learner, columns, classes=count, seed=seed, labels=labels, frozen=frozen)
         made = strategy.wrap(made)
         made.load(under("learner", state))
         fold = cls(columns, made, labels, None, generator_from_json(state["generator"].meta))
@@ -291,9 +305,13 @@ class Fold:
             memory.erase(ids=ids)
 
     def settle(self) -> None:
-        """The increment is over: what was offered to the memory can be drawn from now on."""
+        """The increment is over: what was offered to the memory can be drawn from now on, and a
+        learner that tells its versions apart is told."""
         if self.memory is not None:
             self.memory.settle()
+        settle = getattr(self.learner, "settle", None)
+        if settle is not None:
+            settle()
 
     def remembered(self) -> Iterator[Batch]:
         """All rows that the memory holds, in order of arrival."""
@@ -366,7 +384,9 @@ class Fold:
         codes = self.labels.encode(batch.y)
         unknown = codes < 0
         if unknown.any():
-            for value in sorted(set(batch.y[unknown].tolist())):
+            new = dict.fromkeys(batch.y[unknown].tolist())
+            # as rows come where chunks make no difference; otherwise in natural order, as in `fit`
+            for value in new if getattr(self.learner, "per_row", False) else sorted(new):
                 if self.learner.grow(len(self.labels) + 1):
                     self.labels.extend([value])
             codes = self.labels.encode(batch.y)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -42,6 +42,8 @@ from everlearn.storage import schema
 from everlearn.storage.database import Database
 from everlearn.storage.parts import Manifest, PartStore
 from everlearn.strategies.strategy import Pretrained, Strategy
+
+Then = Callable[[sa.Connection, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,17 +153,28 @@ class Planner:
         self._database, self._parts, self._queue = database, parts, queue
         self._ledger = Ledger()
 
+    def consumed(self, name: str) -> list[Consumed]:
+        """What all versions of a model learned, the refused ones too. Raises `NotFoundError`."""
+        with self._database.read() as connection:
+            return [item for _, item in self._ledger.read(connection, name)]
+
     def open(self, request: Request) -> list[Source]:
         """Open what a request names. Raises `InputError`, as `open_sources`."""
         return open_sources(request.data, blobs=self._parts.blobs, name=request.source)
 
     def plan(
-        self, name: str, definition: int, request: Request, sources: Sequence[Source] | None = None
+        self,
+        name: str,
+        definition: int,
+        request: Request,
+        sources: Sequence[Source] | None = None,
+        then: Then = lambda connection, job: None,
     ) -> int | Decision:
         """Queue a job for what is new.
 
         Args:
             sources: what `open` gave, where planning is tried again.
+            then: done in the transaction that queues the job, with the job's number.
 
         Returns:
             The job's number, or the decision "nothing" with the reason why there is none.
@@ -207,7 +220,7 @@ class Planner:
             holdouts=self._holdouts(name, columns),
             again=request.again,
         )
-        return self._add(name, plan, request.again, standing)
+        return self._add(name, plan, request.again, standing, then)
 
     def _given(self, strategy: Strategy) -> Manifest | None:
         """Store the state of a `Pretrained` start, so that the file is not needed any more."""
@@ -263,7 +276,9 @@ class Planner:
         with self._database.read() as connection:
             return set(lineage.lineage(connection, name, base.number))
 
-    def _add(self, name: str, plan: Plan, again: bool, standing: tuple[Any, ...]) -> int | Decision:
+    def _add(
+        self, name: str, plan: Plan, again: bool, standing: tuple[Any, ...], then: Then
+    ) -> int | Decision:
         """Queue the plan, unless the same fold was refused before, or what it was made from does
         not stand any more."""
         with self._database.write() as connection:
@@ -277,7 +292,9 @@ class Planner:
                     "the same rows were folded into the same version before, and version "
                     f"{refused} was refused; change the strategy, or learn them with --again",
                 )
-            return self._queue.add(connection, key, plan.to_json(), plan.fingerprint, plan.base)
+            job = self._queue.add(connection, key, plan.to_json(), plan.fingerprint, plan.base)
+            then(connection, job)
+            return job
 
 
 def resolved_columns(model: Model, sources: Sequence[Source]) -> Columns:
@@ -293,7 +310,7 @@ def resolved_columns(model: Model, sources: Sequence[Source]) -> Columns:
     if first.target is None:
         return first
     columns = resolve(model.schema, sources, kind == "classifier")
-    if kind == "regressor" and columns.target_kind in ("integer", "boolean"):
+    if kind != "classifier" and columns.target_kind in ("integer", "boolean"):
         return replace(columns, target_kind="number")
     if kind == "classifier" and columns.target_kind == "number" and not classes and y is not None:
         distinct = len(np.unique(y))
@@ -329,6 +346,8 @@ def classes_beforehand(
 def grows(learner: Any, columns: Columns) -> bool:
     """Whether a learner can be told of classes after it has begun; true for one without classes."""
     made = as_learner(learner, columns)
+    if getattr(made, "per_row", False):
+        return True
     estimator = getattr(made, "estimator", None)
     return made.kind != "classifier" or estimator is None or can_grow(estimator)
 

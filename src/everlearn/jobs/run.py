@@ -26,6 +26,7 @@ from everlearn.base import (
 )
 from everlearn.data.ids import SeenIds
 from everlearn.data.increment import Reader
+from everlearn.data.join import corrected_ids
 from everlearn.evaluation.gates import parts_not_finite, try_candidate
 from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.evaluation.metrics import Metrics
@@ -98,11 +99,16 @@ class JobResult:
         return shown | {"decision": self.decision.to_json()}
 
 
+BeginRollout = Callable[[sa.Connection, str, int, int, str], int | None]
+
+
 class Runner:
     """Carries out claimed jobs; the same in a command, a worker and a test.
 
     Args:
         pace: makes the clock by which a job is checkpointed.
+        rollout: begins one for a model, a candidate and the champion, and for a reason, if the
+            model's definition asks for it; returns its number, or None.
     """
 
     def __init__(
@@ -111,8 +117,10 @@ class Runner:
         parts: PartStore,
         queue: Queue,
         pace: Callable[[], Pace] = Pace,
+        rollout: BeginRollout | None = None,
     ) -> None:
         self.database, self.parts, self.queue, self.pace = database, parts, queue, pace
+        self._rollout = rollout
         self._held: dict[str, Part] = {}
 
     def load_held(self, manifest: Manifest) -> dict[str, Part]:
@@ -185,6 +193,9 @@ class Runner:
             action, reason = "refuse", decision.reason
         else:
             try:
+                trial = self._begin_rollout(connection, job, decision)
+                if trial is not None:
+                    return trial
                 move(alias=aliases.CHAMPION, expected=job.base_version, reason=decision.reason)
                 return Decision("promote", decision.reason, decision.evidence)
             except ConflictError as conflict:
@@ -192,6 +203,21 @@ class Runner:
         stands = aliases.current(connection, job.model, aliases.CANDIDATE)
         move(alias=aliases.CANDIDATE, expected=stands, action=action, reason=reason)
         return Decision(action, reason, decision.evidence)
+
+    def _begin_rollout(
+        self, connection: sa.Connection, job: Job, decision: Decision
+    ) -> Decision | None:
+        """Try a candidate on traffic first, where the model asks for that and there is a champion
+        that it was compared with."""
+        champion = aliases.current(connection, job.model)
+        if self._rollout is None or champion is None or champion != job.base_version:
+            return None
+        assert job.version is not None
+        number = self._rollout(connection, job.model, job.version, champion, decision.reason)
+        if number is None:
+            return None
+        evidence = dict(decision.evidence) | {"rollout": number}
+        return Decision("try", f"rollout {number}: {decision.reason}", evidence)
 
 
 class Run:
@@ -265,6 +291,7 @@ class Run:
                 self.fold.forget(self._ids())
             self.metrics = Metrics(self.fold.kind)
             self.holdouts = HoldOuts.load(self.runner.load_held(self.plan.holdouts))
+            self._take_out_corrected()
             return
         state = self.checkpoints.load(checkpoint)
         self.fold = Fold.load(under("fold", state), self.model.learner, self.plan.strategy)
@@ -282,6 +309,16 @@ class Run:
         if plan.strategy.start == "champion" and base:
             return Fold.load(base, learner, plan.strategy)
         return Fold.new(learner, plan.columns, plan.strategy, classes=plan.classes, remembered=base)
+
+    def _take_out_corrected(self) -> None:
+        """Rows that labels of the increment judge anew leave memory and hold-outs, in which their
+        earlier labels are."""
+        plan, blobs = self.plan, self.runner.parts.blobs
+        ids = [corrected_ids(part, plan.columns, blobs) for part in plan.slices]
+        gone = np.unique(np.concatenate([*ids, np.zeros(0, np.uint64)]))
+        if len(gone):
+            self.holdouts.drop(gone)
+            self.fold.forget(gone)
 
     def _ids(self) -> Hashes:
         """The ids of all rows of the increment."""

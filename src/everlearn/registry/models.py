@@ -79,8 +79,8 @@ def ensure_model(connection: sa.Connection, model: str) -> int:
 
 
 def plain(value: Any) -> Json:
-    """The value as strict JSON: numpy scalars as Python's, tuples and arrays as lists, and what is
-    not finite as None (a database's JSON has no NaN).
+    """The value as strict JSON: numpy scalars as Python's, tuples and arrays as lists, times as ISO
+    8601 texts to the microsecond, and what is not finite, NaT or NA as None (JSON has no NaN).
 
     Raises:
         TypeError: there is no JSON for it.
@@ -94,10 +94,23 @@ def plain(value: Any) -> Json:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
     if isinstance(value, np.ndarray):
         return plain(value.tolist())
+    return _plain_scalar(value)
+
+
+def _plain_scalar(value: Any) -> Json:
+    kind = type(value)
+    if kind.__name__ in ("NaTType", "NAType"):  # of pandas; NaT is a datetime
+        return None
+    if isinstance(value, np.datetime64):
+        return None if np.isnat(value) else str(value.astype("datetime64[us]"))
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, dt.datetime):
+        return value.isoformat(timespec="microseconds")
+    if isinstance(value, dt.date):
+        return value.isoformat()
     for simple in (bool, int, float, str):  # a subclass, such as an enumeration's member
         if isinstance(value, simple):
             return plain(simple(value))

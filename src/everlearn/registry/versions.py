@@ -210,6 +210,11 @@ def _missing(connection: sa.Connection, key: int, model: str, number: int) -> st
     return f"model {model!r} has no version {number} (versions: {known})"
 
 
+def newest(connection: sa.Connection, model: str) -> int:
+    """The highest number of a model's versions; 0 without any."""
+    return _highest(connection, model_id(connection, model)) or 0
+
+
 def _highest(connection: sa.Connection, key: int) -> int | None:
     table = schema.versions.c
     query = sa.select(sa.func.max(table.number)).where(table.model_id == key)
