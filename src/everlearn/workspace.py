@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -17,26 +17,36 @@ from sqlalchemy.engine import make_url
 from everlearn.base import ConflictError, Decision, InputError, Json, Model, NotFoundError
 from everlearn.data.answers import compile_file, restored
 from everlearn.data.compiler import compile_rows
+from everlearn.data.feedback import Kind, Label, LoggedPrediction, PredictionIds, Receipt, id_text
+from everlearn.data.imports import import_labels
+from everlearn.data.join import LOG
+from everlearn.data.log import FeedbackLog
 from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.evaluation.trial import hold_trial
+from everlearn.jobs.account import Accounts
 from everlearn.jobs.checkpoint import remove_ended
 from everlearn.jobs.learn import Fold
+from everlearn.jobs.load import load_fold
+from everlearn.jobs.online import online_of
 from everlearn.jobs.plan import Planner, Request
 from everlearn.jobs.queue import OPEN, Job, Queue, worker_name
 from everlearn.jobs.run import JobResult, Report, Runner
+from everlearn.jobs.update import NO_LABELS, Updates
 from everlearn.jobs.worker import attempt, work
 from everlearn.registry.aliases import CHAMPION
-from everlearn.registry.config import from_config
+from everlearn.registry.audit import Audit
+from everlearn.registry.keys import Keys
+from everlearn.registry.models import plain
 from everlearn.registry.registry import Registry
 from everlearn.registry.retention import DAY, Retention, collect
 from everlearn.registry.spec import load_spec
 from everlearn.registry.versions import Version
+from everlearn.rollout.rollouts import Rollouts
 from everlearn.storage.blobs import Blobs
 from everlearn.storage.copy import backup, copy_workspace
 from everlearn.storage.database import Database
 from everlearn.storage.parts import PartStore
 from everlearn.storage.stores import open_blobs
-from everlearn.strategies.strategy import Strategy
 
 DEFAULT = ".everlearn"
 DATABASE_NAME, BLOBS_NAME = "everlearn.db", "blobs"
@@ -96,8 +106,15 @@ class Workspace:
         self.parts = PartStore(blobs)
         self.registry = Registry(database, self.parts)
         self.queue = Queue(database, lease_seconds)
-        self.runner = Runner(database, self.parts, self.queue)
+        self.rollouts = Rollouts(database)
+        self.keys, self.audit = Keys(database), Audit(database)
+        self.runner = Runner(database, self.parts, self.queue, rollout=self.rollouts.begin)
         self.planner = Planner(database, self.parts, self.queue)
+        self.updates = Updates(
+            database, blobs, self.registry, self.planner, self.queue, self._on_trial
+        )
+        self.accounts = Accounts(self.registry, self.parts)
+        self.ids = PredictionIds()
 
     def __enter__(self) -> Self:
         return self
@@ -134,6 +151,52 @@ class Workspace:
             definition, source = load_spec(text)
         made = self.registry.define(definition, source)
         return ModelHandle(self, definition.name, made.number)
+
+    def app(self, names: Sequence[str], *, learn: bool = True) -> Any:
+        """The HTTP API over some models, as an ASGI application.
+
+        Args:
+            names: of the models.
+            learn: also ask triggers and carry out jobs in this process, in a thread; else
+                `everlearn worker` does.
+        """
+        from everlearn.serving.app import Models, make_app
+        from everlearn.serving.learning import Learning
+        from everlearn.serving.online import OnlineLearner, OnlineLearning
+
+        models = Models(names, self.registry, self.queue, self.updates, self.rollouts)
+        own, other = Workspace(self.database, self.blobs), Workspace(self.database, self.blobs)
+        learners = [
+            OnlineLearner(
+                name,
+                online,
+                other.registry,
+                other.planner,
+                other.updates.log(name),
+                models.predictors[name],
+            )
+            for name in names
+            if (online := online_of(self.registry.definition(name).model())) is not None
+        ]
+        learning = Learning(
+            names,
+            own.registry,
+            own.queue,
+            own.runner,
+            own.updates,
+            own.rollouts,
+            models.refresh,
+        )
+        return make_app(
+            models, learning if learn else None, OnlineLearning(learners) if learners else None
+        )
+
+    def import_feedback(self, path: str | os.PathLike[str], *, model: str | None = None) -> Json:
+        """Log the labels of a file; see `everlearn.data.imports.import_labels`."""
+        return import_labels(path, self.database, self.updates.log, model)
+
+    def _on_trial(self, model: str) -> bool:
+        return self.rollouts.running(model) is not None
 
     # --- jobs ---
 
@@ -266,11 +329,13 @@ class Answer:
         value: the predicted class or value, as the target has it.
         probabilities: class → probability; None where the learner has none.
         version: the number of the version that answered.
+        id: under which the answer was logged, for labels; None if it was not.
     """
 
     value: Any
     probabilities: dict[Any, float] | None
     version: int
+    id: str | None = None
 
 
 class ModelHandle:
@@ -355,19 +420,27 @@ class ModelHandle:
         request = Request(data, chunk=chunk, again=again, keep=keep, source=source)
         return self.workspace.planner.plan(self.name, self.definition, request)
 
-    def predict(self, rows: Any, *, version: int | None = None) -> Answer | list[Answer]:
+    def predict(
+        self, rows: Any, *, version: int | None = None, log: bool | None = None
+    ) -> Answer | list[Answer]:
         """Predict for a dict, a list of dicts, a table, a data frame or a file of rows.
 
         Args:
             version: number of the version that answers; the champion unless given.
+            log: keep the answers in the feedback log, where labels can judge them; dicts are
+                logged unless said otherwise, other rows are not.
 
         Returns:
             One answer for a dict, else a list.
 
         Raises:
             NotFoundError: there is no such version, or no champion yet.
-            InputError: a name that is no column, or a value that is not of its kind.
+            InputError: a name that is no column, or a value that is not of its kind; a table or a
+                file is to be logged.
         """
+        records = isinstance(rows, Mapping) or (isinstance(rows, list) and len(rows) > 0)
+        if log and not records:
+            raise InputError("only dicts of columns and values can be logged")
         number, fold = self._fold(version)
         if isinstance(rows, str | os.PathLike):
             batch = compile_file(rows, fold.columns)
@@ -386,7 +459,136 @@ class ModelHandle:
             )
             for row, value in enumerate(values)
         ]
+        if records and log is not False:
+            answers = self._logged([rows] if isinstance(rows, Mapping) else rows, answers)
         return answers[0] if isinstance(rows, Mapping) else answers
+
+    def feedback(
+        self,
+        prediction: str | None,
+        value: Any,
+        *,
+        external_id: str | None = None,
+        kind: Kind = "explicit",
+        source: str = LOG,
+        weight: float = 1.0,
+        idempotency_key: str | None = None,
+    ) -> Receipt:
+        """Say what was right for a prediction, durably.
+
+        Args:
+            prediction: the id with which it was answered; or None, and
+            external_id: the id that the caller gave it.
+            value: of the target; None takes back what was said before.
+            kind, source, weight, idempotency_key: as for `Label`.
+
+        Raises:
+            InputError: there is no such prediction, or the label is wrong in itself.
+            ConflictError: the idempotency key came with another label before.
+        """
+        said = Label(
+            value,
+            prediction,
+            external_id=external_id,
+            kind=kind,
+            source=source,
+            weight=weight,
+            idempotency_key=idempotency_key,
+        )
+        return self.log.append_labels([said])[0]
+
+    def ingest(
+        self,
+        url: str,
+        *,
+        batch: int = 1000,
+        linger: float = 0.1,
+        idle: float | None = None,
+        stopped: threading.Event | None = None,
+    ) -> Json:
+        """Log the events of a stream, each once, until told to stop.
+
+        Args:
+            url: ``kafka://host:port/topic``, ``nats://host:port/stream/subject`` or
+                ``mqtt://host:port/topic``; ``?group=…`` reads it from its start again.
+            batch, linger, idle: as for `everlearn.data.streams.ingest.ingest`.
+            stopped: set it to stop after the batch at hand.
+
+        Returns:
+            The numbers of "predictions" and "labels" that were logged, of "known" ones that were
+            there before, and of messages "set_aside".
+
+        Raises:
+            InputError: the URL is of no known kind, or there is no such stream.
+            MissingDependencyError: the library for this kind of stream is not there.
+            StorageError: the stream cannot be reached.
+        """
+        from everlearn.data.streams.ingest import ingest, open_stream
+
+        told = threading.Event() if stopped is None else stopped
+        return ingest(
+            open_stream(url),
+            self.log,
+            self.workspace.ids,
+            batch=batch,
+            linger=linger,
+            idle=idle,
+            stopped=told.is_set,
+        ).to_json()
+
+    def ingested(self, url: str) -> Json:
+        """How far a stream was read, and what of it was set aside; the stream is not asked."""
+        from everlearn.data.streams.ingest import intake_of
+
+        intake = intake_of(url, self.log, self.workspace.ids)
+        return {
+            "offsets": {str(part): at for part, at in sorted(intake.positions().items())},
+            "set_aside": [one.to_json() for one in intake.aside()],
+        }
+
+    def update(self, *, progress: Report = lambda progress: None) -> JobResult:
+        """Learn the labels that came since the last job, as `train` learns files.
+
+        Raises:
+            InputError: a label is no value of the target, or the model has none.
+        """
+        self.workspace.updates.mature(self.name, self.definition)
+        if self.log.head() == 0:
+            return JobResult(None, None, NO_LABELS)
+        source = self.workspace.updates.source(self.name, self.definition)
+        return self.train(source, progress=progress)
+
+    def trigger(self) -> Decision:
+        """Ask the model's triggers, and queue a job for a worker if one of them would learn.
+
+        Returns:
+            The decision that was made; its evidence has the job's number if there is one.
+        """
+        return self.workspace.updates.trigger(self.name, self.definition)
+
+    @property
+    def log(self) -> FeedbackLog:
+        """The model's feedback log."""
+        return self.workspace.updates.log(self.name)
+
+    def _logged(self, rows: Sequence[Mapping[str, Any]], answers: list[Answer]) -> list[Answer]:
+        """The answers with the ids under which they were logged."""
+        numbers = self.workspace.ids.take(len(rows))
+        self.log.append_predictions(
+            [
+                LoggedPrediction(
+                    number,
+                    plain(row),
+                    plain({"value": answer.value, "probabilities": answer.probabilities}),
+                    version=answer.version,
+                )
+                for number, row, answer in zip(numbers, rows, answers, strict=True)
+            ]
+        )
+        return [
+            replace(answer, id=id_text(number))
+            for number, answer in zip(numbers, answers, strict=True)
+        ]
 
     # --- versions ---
 
@@ -453,12 +655,4 @@ class ModelHandle:
         return self._served
 
     def _load(self, version: Version) -> Fold:
-        """A fold that answers; its memory is verified, and left where it is."""
-        made = self._registry.definition(self.name, version.definition)
-        state = self._registry.state(self.name, version)
-        for name, part in state.items():
-            _ = part.arrays  # reads and verifies
-            if name.startswith(("memory/", "ids/")):
-                part.release()
-        strategy: Strategy = from_config(version.strategy, made.source)
-        return Fold.load(state, made.section("learner"), replace(strategy, memory=None))
+        return load_fold(self._registry, self.name, version)

@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from everlearn import __version__
-from everlearn.cli import aliases, compare, jobs, predict, train, upkeep, versions
+from everlearn.cli import (
+    aliases,
+    compare,
+    feedback,
+    ingest,
+    jobs,
+    key,
+    predict,
+    serve,
+    train,
+    upkeep,
+    versions,
+)
 from everlearn.cli.output import Settings
 
 app = typer.Typer(
@@ -57,6 +69,10 @@ def options(
 compare.add_to(app)
 train.add_to(app)
 predict.add_to(app)
+serve.add_to(app)
+ingest.add_to(app)
+feedback.add_to(app)
+key.add_to(app)
 versions.add_to(app)
 aliases.add_to(app)
 jobs.add_to(app)

@@ -40,7 +40,7 @@ def compare(
     ] = None,
     tick: Annotated[
         str | None,
-        typer.Option(metavar="1h", help="How often online learners take in labels; 1h if not."),
+        typer.Option(metavar="1h", help="How often what learns in chunks takes labels online; 1h."),
     ] = None,
     strategies: Annotated[
         str | None,
@@ -51,7 +51,11 @@ def compare(
     ] = None,
     learner: Annotated[
         str | None,
-        typer.Option(metavar="NAME|IMPORT.PATH", help="What learns; logistic regression if not."),
+        typer.Option(
+            metavar="NAME|IMPORT.PATH",
+            help="What learns: logistic, linear, tree, forest, auto (these together; if not said), "
+            "or another name.",
+        ),
     ] = None,
     identity: Annotated[
         str | None, typer.Option("--id", metavar="COL", help="Column that identifies a row.")

@@ -1,0 +1,377 @@
+"""The HTTP API (`/v1`), described by OpenAPI at `/docs`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+from starlette.concurrency import run_in_threadpool
+
+from everlearn.base import ConflictError, EverlearnError, InputError, Json, NotFoundError
+from everlearn.data.feedback import Label, PredictionIds
+from everlearn.data.review import ReviewQueue
+from everlearn.data.reviewers import Reviewers
+from everlearn.jobs.queue import Queue
+from everlearn.jobs.update import Updates
+from everlearn.registry.keys import ApiKey
+from everlearn.registry.registry import Registry
+from everlearn.rollout.rollouts import Rollouts
+from everlearn.serving.access import KEY, OPEN, needs
+from everlearn.serving.bodies import FeedbackBody, LabelBody, PredictBody, PromoteBody, RollbackBody
+from everlearn.serving.console.routes import add_console
+from everlearn.serving.console.views import Source
+from everlearn.serving.learning import Learning
+from everlearn.serving.limits import Limits, Refused
+from everlearn.serving.online import OnlineLearning
+from everlearn.serving.predictor import Predictor, Question
+from everlearn.serving.protect import protect
+from everlearn.serving.reviewing import add_review
+from everlearn.serving.turns import Turns
+
+STATUS: dict[type[Exception], int] = {
+    NotFoundError: 404,
+    ConflictError: 409,
+    InputError: 422,
+    OverflowError: 429,
+}
+"""Error → HTTP status; any other error of everlearn is 503."""
+
+
+class Models:
+    """The models that a server answers for.
+
+    Args:
+        names: of the models.
+        registry, queue, updates, rollouts: of the workspace.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        registry: Registry,
+        queue: Queue,
+        updates: Updates,
+        rollouts: Rollouts,
+    ) -> None:
+        self.versions, self.queue, self.updates = registry, queue, updates
+        self.rollouts = rollouts
+        self.after_labels: Callable[[], None] = lambda: None
+        self.registry = CollectorRegistry()
+        self._predicted = Counter(
+            "everlearn_predictions_total", "Rows predicted.", ["model"], registry=self.registry
+        )
+        self._labelled = Counter(
+            "everlearn_labels_total", "Labels received.", ["model"], registry=self.registry
+        )
+        ids = PredictionIds()
+        self.predictors = {
+            name: Predictor(
+                name, registry, updates.log(name), rollouts, ids, self._review_queue(name)
+            )
+            for name in names
+        }
+        self.predicting = {
+            name: Turns[Question, list[Json]](predictor.answer)
+            for name, predictor in self.predictors.items()
+        }
+
+    def predictor(self, name: str) -> Predictor:
+        """What answers for the model of this name. Raises `NotFoundError`."""
+        if name not in self.predictors:
+            known = ", ".join(self.predictors)
+            raise NotFoundError(f"there is no model {name!r} here (models: {known})")
+        return self.predictors[name]
+
+    def _review_queue(self, name: str) -> ReviewQueue:
+        """The predictions of a model that people look at, as its definition says."""
+        model = self.versions.definition(name).model()
+        return ReviewQueue(self.updates.log(name), model.review, model.labels)
+
+    def reviewers(self, name: str) -> Reviewers:
+        """Those who work the review queue of a model. Raises `NotFoundError`."""
+        predictor = self.predictor(name)
+        return Reviewers(predictor.log, predictor.queue.review)
+
+    async def predict(self, name: str, body: PredictBody) -> Json:
+        """Answer, once it is logged."""
+        self.predictor(name)
+        for given in (body.keys, body.ids):
+            if given is not None and len(given) != len(body.instances):
+                raise InputError(f"{len(body.instances)} instances, but {len(given)} keys or ids")
+        question = Question(body.instances, body.keys, body.ids)
+        answers = await self.predicting[name].ask(question)
+        self._predicted.labels(name).inc(len(answers))
+        return {"predictions": answers}
+
+    def label(self, name: str, body: FeedbackBody) -> Json:
+        """Log labels."""
+        receipts = self.predictor(name).log.append_labels([_label(item) for item in body.labels])
+        self._labelled.labels(name).inc(len(receipts))
+        self.after_labels()
+        return {
+            "labels": [
+                {"label": item.label, "state": item.state, "position": item.position}
+                for item in receipts
+            ]
+        }
+
+    def about(self, name: str) -> Json:
+        """What serves, and how far it has learned."""
+        predictor = self.predictor(name)
+        champion, rollout = self.versions.champion(name), self.rollouts.running(name)
+        return {
+            "name": name,
+            "champion": None if champion is None else champion.number,
+            "serving": {"version": predictor.served.version, "digest": predictor.served.digest},
+            "rollout": None if rollout is None else rollout.to_json(),
+            "labels": predictor.log.head(),
+            "unlearned": self.updates.unlearned(name),
+        }
+
+    def console(self) -> Source:
+        """Where the console's figures come from."""
+
+        def served(name: str) -> int:
+            return self.predictors[name].served.version
+
+        return Source(self.versions, self.updates, self.rollouts, tuple(self.predictors), served)
+
+    def refresh(self) -> None:
+        """Store what rollouts counted, and have every predictor look whether its champion moved."""
+        for predictor in self.predictors.values():
+            predictor.store_counts()
+            predictor.refresh()
+
+
+def make_app(
+    models: Models,
+    learning: Learning | None = None,
+    online: OnlineLearning | None = None,
+    limits: Limits | None = None,
+) -> FastAPI:
+    """The application over some models.
+
+    Args:
+        learning: what learns beside it, started and stopped with it; None leaves that to workers.
+        online: the same, of models that learn every label as it arrives.
+        limits: of size and rate.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        beside = [one for one in (learning, online) if one is not None]
+        for one in beside:
+            one.start()
+        yield
+        for one in beside:
+            await run_in_threadpool(one.stop)
+        for turns in models.predicting.values():
+            await turns.close()
+
+    app = FastAPI(title="everlearn", version="1", lifespan=lifespan)
+    app.state.models = models
+    protect(app, models.versions.database, models.predictors, limits)
+    if online is not None:
+        models.after_labels = online.wake
+    app.add_exception_handler(EverlearnError, _failed)
+    app.add_exception_handler(OverflowError, _failed)
+    _add_events(app, models)
+    _add_models(app, models)
+    _add_rollouts(app, models)
+    add_review(app, models)
+    _add_health(app, models)
+    add_console(app, models.console())
+    return app
+
+
+def _add_events(app: FastAPI, models: Models) -> None:
+    @app.post("/v1/models/{model}/predict", tags=["events"])
+    @needs("predict")
+    async def predict(model: str, body: PredictBody) -> JSONResponse:
+        """Predict, and log what was answered."""
+        return JSONResponse(await models.predict(model, body))
+
+    @app.post("/v1/models/{model}/feedback", tags=["events"])
+    @needs("feedback")
+    async def feedback(model: str, body: FeedbackBody, request: Request) -> JSONResponse:
+        """Say what was right. Acknowledged once it is durable; said twice, it counts once."""
+        _attribute(body, request.scope[KEY])
+        return JSONResponse(await run_in_threadpool(models.label, model, body))
+
+
+def _add_models(app: FastAPI, models: Models) -> None:
+    @app.get("/v1/models", tags=["models"])
+    @needs()
+    def list_models(request: Request) -> Json:
+        """All models that the key is for."""
+        key: ApiKey | None = request.scope[KEY]
+        only = None if key is None else key.model
+        return {
+            "models": [models.about(name) for name in models.predictors if only in (None, name)]
+        }
+
+    @app.get("/v1/models/{model}", tags=["models"])
+    @needs()
+    def show_model(model: str) -> Json:
+        """What serves now."""
+        return models.about(model)
+
+    @app.get("/v1/models/{model}/versions", tags=["models"])
+    @needs("operate")
+    def list_versions(model: str) -> Json:
+        """All versions."""
+        models.predictor(model)
+        return {"versions": [item.to_json() for item in models.versions.versions(model)]}
+
+    @app.get("/v1/models/{model}/history", tags=["models"])
+    @needs("operate")
+    def list_history(model: str) -> Json:
+        """All moves of the aliases."""
+        models.predictor(model)
+        return {"history": [item.to_json() for item in models.versions.history(model)]}
+
+    @app.get("/v1/models/{model}/jobs", tags=["jobs"])
+    @needs("operate")
+    def list_jobs(model: str) -> Json:
+        """All jobs."""
+        models.predictor(model)
+        return {"jobs": [job.to_json() for job in models.queue.jobs(model)]}
+
+    @app.post("/v1/models/{model}/jobs", tags=["jobs"], status_code=202)
+    @needs("operate")
+    def add_job(model: str) -> Json:
+        """Queue a job for the labels that are new."""
+        models.predictor(model)
+        found = models.updates.plan(model, models.versions.definition(model).number)
+        if isinstance(found, int):
+            return {"job": found}
+        return {"job": None, "decision": found.to_json()}
+
+    @app.post("/v1/models/{model}/promote", tags=["models"])
+    @needs("operate")
+    def promote(model: str, body: PromoteBody) -> Json:
+        """Make a version champion."""
+        predictor = models.predictor(model)
+        champion = models.versions.champion(model)
+        expected = None if champion is None else champion.number
+        if "expected" in body.model_fields_set:
+            expected = body.expected
+        moved = models.versions.promote(
+            model, body.version, expected=expected, reason="promoted over HTTP"
+        )
+        predictor.refresh()
+        return moved.to_json()
+
+    @app.post("/v1/models/{model}/rollback", tags=["models"])
+    @needs("operate")
+    def rollback(model: str, body: RollbackBody | None = None) -> Json:
+        """Go back to an earlier champion."""
+        predictor = models.predictor(model)
+        moved = models.versions.rollback(model, None if body is None else body.to)
+        predictor.refresh()
+        return moved.to_json()
+
+
+def _add_rollouts(app: FastAPI, models: Models) -> None:
+    @app.get("/v1/models/{model}/rollouts", tags=["rollouts"])
+    @needs("operate")
+    def list_rollouts(model: str) -> Json:
+        """All rollouts."""
+        models.predictor(model)
+        return {"rollouts": [item.to_json() for item in models.rollouts.listed(model)]}
+
+    @app.get("/v1/models/{model}/rollouts/{number}", tags=["rollouts"])
+    @needs("operate")
+    def show_rollout(model: str, number: Annotated[int, Path(ge=1, lt=2**63)]) -> Json:
+        """One rollout, with what was seen and decided."""
+        models.predictor(model)
+        return models.rollouts.show(model, number)
+
+    @app.post("/v1/models/{model}/rollouts/stop", tags=["rollouts"])
+    @needs("operate")
+    def stop_rollout(model: str) -> Json:
+        """End the rollout that is running; the champion stays."""
+        predictor = models.predictor(model)
+        ended = models.rollouts.stop(model, "stopped over HTTP")
+        predictor.refresh()
+        return ended.to_json()
+
+
+def _add_health(app: FastAPI, models: Models) -> None:
+    @app.get("/healthz", tags=["health"])
+    @needs(OPEN)
+    async def healthz() -> Json:
+        """Whether the process answers at all."""
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"])
+    @needs()
+    def readyz() -> Json:
+        """Whether the database answers, and which versions serve."""
+        return {name: models.about(name)["serving"] for name in models.predictors}
+
+    @app.get("/metrics", tags=["health"])
+    @needs()
+    async def metrics() -> Response:
+        """For Prometheus."""
+        return Response(generate_latest(models.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _failed(request: Request, error: Exception) -> JSONResponse:
+    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 503)
+    return JSONResponse({"error": str(error)}, status)
+
+
+def _attribute(body: FeedbackBody, key: ApiKey | None) -> None:
+    """Labels under a key that speaks for one source come from that. Raises `Refused`."""
+    if key is None or key.source is None:
+        return
+    for label in body.labels:
+        if "source" not in label.model_fields_set:
+            label.source = key.source
+        elif label.source != key.source:
+            text = f"this key speaks for the source {key.source!r} only, not {label.source!r}"
+            raise Refused(403, text, key=key.id)
+
+
+def _label(body: LabelBody) -> Label:
+    return Label(
+        value=body.value,
+        prediction=body.prediction_id,
+        external_id=body.external_id,
+        kind=body.kind,
+        source=body.source,
+        reviewer=body.reviewer,
+        weight=body.weight,
+        at=None if body.at is None else _micros(body.at),
+        idempotency_key=body.idempotency_key,
+    )
+
+
+def _micros(text: str) -> int:
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InputError(f"at={text!r} is no ISO 8601 time") from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=dt.UTC)
+    return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
+
+
+def serve(app: Any, host: str, port: int) -> None:
+    """Answer until interrupted."""
+    import uvicorn
+
+    config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
+    server = uvicorn.Server(config)
+    app.state.ending = lambda: server.should_exit  # streams end then: nobody waits for them
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(3)

@@ -1,0 +1,87 @@
+"""What requests may say."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+WHOLE = 2**63
+"""Whole numbers are smaller than this, on both sides of 0."""
+
+Whole = Annotated[int, Field(gt=-WHOLE, lt=WHOLE)]
+Number = Annotated[int, Field(ge=0, lt=2**31)]
+Name = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
+Value = str | bool | Whole | float
+
+
+class Body(BaseModel):
+    """Unknown fields are refused; so are NaN and infinity, which JSON has not."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class PredictBody(Body):
+    """Rows to predict for."""
+
+    instances: list[dict[str, Any]] = Field(max_length=10_000)
+    """Columns and values; a column that is left out is missing."""
+    keys: list[Name | None] | None = None
+    """The entity of each row."""
+    ids: list[Name | None] | None = None
+    """The caller's own id of each row, by which labels may name it."""
+
+    @model_validator(mode="after")
+    def _plain(self) -> Self:
+        for row in self.instances:
+            for name, value in row.items():
+                if not _is_plain(value):
+                    raise ValueError(
+                        f"column {name[:100]!r} holds what is no text and no finite number of"
+                        " usual size"
+                    )
+        return self
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, int):
+        return -WHOLE < value < WHOLE
+    return value is None or isinstance(value, str)
+
+
+class LabelBody(Body):
+    """What was right for one prediction."""
+
+    value: Value | None
+    """Of the target; null takes back what was said before."""
+    prediction_id: Name | None = None
+    external_id: Name | None = None
+    kind: Literal["explicit", "implicit", "human", "system"] = "explicit"
+    source: Name = Field("feedback", min_length=1, max_length=200)
+    reviewer: Name | None = None
+    weight: float = Field(1.0, ge=0.0)
+    at: str | None = None
+    """When it became known: ISO 8601; now, unless said."""
+    idempotency_key: Name | None = Field(None, max_length=200)
+
+
+class FeedbackBody(Body):
+    """Labels."""
+
+    labels: list[LabelBody] = Field(max_length=10_000)
+
+
+class PromoteBody(Body):
+    """A version to make champion, if `expected` is champion still."""
+
+    version: Number
+    expected: Number | None = None
+
+
+class RollbackBody(Body):
+    """The champion to go back to; the one before, unless said."""
+
+    to: Number | None = None

@@ -1,0 +1,137 @@
+"""A client of the HTTP API, with nothing but the standard library."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from http.client import HTTPException
+from typing import Any
+from urllib.parse import quote
+
+from everlearn.base import (
+    ConflictError,
+    EverlearnError,
+    InputError,
+    Json,
+    NotFoundError,
+    StorageError,
+)
+
+AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+"""Statuses after which a request may be sent again."""
+
+ERRORS: dict[int, type[EverlearnError]] = {
+    404: NotFoundError,
+    409: ConflictError,
+    413: InputError,
+    415: InputError,
+    422: InputError,
+}
+
+
+class Client:
+    """Asks a server for predictions, and tells it what was right.
+
+    Args:
+        url: of the server, such as ``http://127.0.0.1:8000``.
+        key: the secret that `everlearn key create` printed, if the server asks for one.
+        timeout: seconds that an answer may take.
+        retries: how often a request is sent again that may be; labels may, because each has an
+            idempotency key and counts once.
+    """
+
+    def __init__(
+        self, url: str, key: str | None = None, *, timeout: float = 30.0, retries: int = 4
+    ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise InputError(f"{url!r} is no address of a server: use http://host:port")
+        self._url, self._key = url.rstrip("/"), key
+        self._timeout, self._retries = timeout, retries
+
+    def predict(
+        self,
+        model: str,
+        instances: Sequence[Mapping[str, Any]],
+        *,
+        keys: Sequence[str | None] | None = None,
+        ids: Sequence[str | None] | None = None,
+    ) -> list[Json]:
+        """What the model answers for rows: ``{"id", "output", "version", "arm"}`` of each.
+
+        It is sent once: sent twice, it would be logged twice.
+        """
+        body: dict[str, Any] = {"instances": list(instances)}
+        body |= {name: list(given) for name, given in (("keys", keys), ("ids", ids)) if given}
+        found: list[Json] = self._call("POST", model, "predict", body)["predictions"]
+        return found
+
+    def feedback(self, model: str, labels: Sequence[Mapping[str, Any]]) -> list[Json]:
+        """Say what was right; when this returns, it is durable.
+
+        Args:
+            labels: ``{"prediction_id" or "external_id", "value", "kind"?, "source"?, "at"?,
+                "idempotency_key"?}`` of each.
+        """
+        made = [{"idempotency_key": uuid.uuid4().hex} | dict(label) for label in labels]
+        found: list[Json] = self._call("POST", model, "feedback", {"labels": made}, True)["labels"]
+        return found
+
+    def model(self, model: str) -> Json:
+        """What serves now, and how far it has learned."""
+        return self._call("GET", model, "", None, True)
+
+    def versions(self, model: str) -> list[Json]:
+        """All versions."""
+        found: list[Json] = self._call("GET", model, "versions", None, True)["versions"]
+        return found
+
+    def promote(self, model: str, version: int, *, expected: int | None) -> Json:
+        """Make a version champion, if `expected` is champion still. Raises `ConflictError`."""
+        return self._call("POST", model, "promote", {"version": version, "expected": expected})
+
+    def rollback(self, model: str, to: int | None = None) -> Json:
+        """Go back to an earlier champion; the one before, unless said."""
+        return self._call("POST", model, "rollback", {"to": to})
+
+    def _call(self, method: str, model: str, what: str, body: Json, again: bool = False) -> Json:
+        path = "/".join(part for part in (quote(model, safe=""), what) if part)
+        request = urllib.request.Request(f"{self._url}/v1/models/{path}", method=method)
+        if body is not None:
+            try:
+                request.data = json.dumps(body, allow_nan=False).encode()
+            except ValueError as error:
+                raise InputError(f"NaN and infinity are no JSON: use None ({error})") from error
+            request.add_header("Content-Type", "application/json")
+        if self._key is not None:
+            # not sent on to where a redirection points
+            request.add_unredirected_header("Authorization", f"Bearer {self._key}")
+        for turn in range(self._retries + 1):
+            wait = 0.1 * 2**turn * random.uniform(0.5, 1.0)
+            try:
+                with urllib.request.urlopen(request, timeout=self._timeout) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                failure = _failure(error)
+                if error.code not in AGAIN or not again or turn == self._retries:
+                    raise failure from None
+                wait = max(wait, float(error.headers.get("Retry-After") or 0))
+            except (OSError, HTTPException) as error:
+                if not again or turn == self._retries:
+                    raise StorageError(f"{self._url} does not answer: {error}") from error
+            time.sleep(wait)
+        raise AssertionError("the last turn returns or raises")
+
+
+def _failure(error: urllib.error.HTTPError) -> EverlearnError:
+    with error:
+        text = error.read(10_000).decode(errors="replace")
+    with suppress(ValueError, KeyError, TypeError):
+        text = json.loads(text)["error"]
+    kind = ERRORS.get(error.code, StorageError if error.code >= 500 else EverlearnError)
+    return kind(f"{error.code}: {text}")

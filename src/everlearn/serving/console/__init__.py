@@ -1,0 +1,1 @@
+"""The console: pages about what serves, what was learned and what is decided."""

@@ -1,0 +1,240 @@
+"""Charts as SVG, coloured by the page's style sheet, so that they follow light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 480.0, 220.0
+LEFT, RIGHT, TOP, BOTTOM = 50.0, 12.0, 20.0, 26.0
+
+Point = tuple[float, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a chart.
+
+    Args:
+        kind: its class in the style sheet: "champion", "candidate", "naive" or "edge".
+        points: x and y; a gap where y is None.
+        titles: what is said of each point.
+    """
+
+    kind: str
+    points: Sequence[Point]
+    titles: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Maps values into the drawing."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+
+    def __call__(self, value: float) -> float:
+        share = (value - self.low) / ((self.high - self.low) or 1.0)
+        return self.start + min(1.0, max(0.0, share)) * (self.stop - self.start)
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Lines over x.
+
+    Args:
+        title: for who cannot see it.
+        lines: of which each has its own values.
+        marks: x, and what happened there.
+        levels: horizontal lines, and what they are.
+        band: lower and upper edges over x; None for no bound.
+        x_ends: what is written at both ends of the axis.
+        zero: whether the axis begins at 0.
+    """
+
+    title: str
+    lines: Sequence[Line]
+    marks: Sequence[tuple[float, str]] = ()
+    levels: Sequence[tuple[float, str]] = ()
+    band: Sequence[tuple[float, float, float]] = ()
+    x_ends: tuple[str, str] = ("", "")
+    zero: bool = False
+    extent: tuple[float, float] | None = field(default=None)
+
+    def draw(self) -> Markup:
+        """The SVG."""
+        xs = [x for line in self.lines for x, y in line.points if y is not None]
+        if not xs:
+            return Markup("")
+        x = Scale(min(xs), max(xs), LEFT, WIDTH - RIGHT)
+        low, high = self.extent or self._extent()
+        steps = ticks(low, high)
+        y = Scale(min(low, steps[0]), max(high, steps[-1]), HEIGHT - BOTTOM, TOP)
+        parts = [_axis(y, steps), self._band(x, y), self._levels(y), self._marks(x)]
+        parts += [_line(line, x, y) for line in self.lines]
+        ends = zip((LEFT, WIDTH - RIGHT), ("start", "end"), self.x_ends, strict=True)
+        parts += [_text(place, HEIGHT - 8, text, anchor) for place, anchor, text in ends]
+        return _svg(parts, self.title)
+
+    def _extent(self) -> tuple[float, float]:
+        values = [y for line in self.lines for _, y in line.points if y is not None]
+        values += [value for value, _ in self.levels]
+        values += [edge for _, *edges in self.band for edge in edges if math.isfinite(edge)]
+        low, high = min(values), max(values)
+        if self.zero:
+            low = min(0.0, low)
+        pad = 0.06 * (high - low) or abs(high) or 1.0
+        return (low if self.zero and low == 0.0 else low - pad), high + pad
+
+    def _band(self, x: Scale, y: Scale) -> Markup:
+        if len(self.band) < 2:
+            return Markup("")
+        upper = [f"{x(at):.1f},{y(high):.1f}" for at, _, high in self.band]
+        lower = [f"{x(at):.1f},{y(low):.1f}" for at, low, _ in reversed(self.band)]
+        return Markup('<polygon class="band" points="{}"/>').format(" ".join(upper + lower))
+
+    def _levels(self, y: Scale) -> Markup:
+        return Markup("").join(
+            Markup('<line class="level" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
+                LEFT, WIDTH - RIGHT, y(value), y(value)
+            )
+            + _text(WIDTH - RIGHT - 62.0 * n, y(value) - 4, text, "end", "level")
+            for n, (value, text) in enumerate(self.levels)
+        )
+
+    def _marks(self, x: Scale) -> Markup:
+        made, free = [], LEFT - 20.0  # a name is left out where it would cover the one before
+        for at, text in self.marks:
+            place = x(at)
+            line = Markup('<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>')
+            made.append(line.format(place, TOP, HEIGHT - BOTTOM))
+            if place >= free:
+                inside = min(place, WIDTH - RIGHT - 8)
+                made.append(_text(inside, TOP - 6, text, "middle", "mark"))
+                free = place + 8.0 * len(text) + 6.0
+        return Markup("").join(made)
+
+
+def bars(title: str, counts: Sequence[int], names: Sequence[str]) -> Markup:
+    """A bar for each count; named at both ends."""
+    steps = ticks(0.0, float(max(counts, default=0)) or 1.0)
+    y = Scale(0.0, max(steps[-1], max(counts)), HEIGHT - BOTTOM, TOP)
+    wide = (WIDTH - RIGHT - LEFT) / max(1, len(counts))
+    parts = [_axis(y, steps)]
+    for n, (count, name) in enumerate(zip(counts, names, strict=True)):
+        bar = Markup('<rect class="bar" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}">')
+        tall = HEIGHT - BOTTOM - y(count)
+        shape = bar.format(LEFT + n * wide + 1, y(count), max(1.0, wide - 2), tall)
+        parts.append(shape + Markup("<title>{}: {:,}</title></rect>").format(name, count))
+    parts.append(_text(LEFT, HEIGHT - 8, names[0], "start"))
+    parts.append(_text(WIDTH - RIGHT, HEIGHT - 8, "now", "end"))
+    return _svg(parts, title)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A version in the graph.
+
+    Args:
+        number, parent: of versions.
+        kind: its class in the style sheet.
+        title: what is said of it.
+        link: of its page.
+    """
+
+    number: int
+    parent: int | None
+    kind: str
+    title: str
+    link: str
+
+
+def graph(nodes: Sequence[Node]) -> Markup:
+    """Versions from the oldest to the newest, each joined with its parent; a version that goes on
+    from another than the last of its lane gets a lane of its own."""
+    step, gap, top = 34.0, 30.0, 20.0
+    lanes: dict[int, int] = {}
+    tips: list[int | None] = []
+    for node in nodes:
+        lane = next((n for n, tip in enumerate(tips) if tip == node.parent), None)
+        if lane is None:
+            lane = len(tips)
+            tips.append(None)
+        tips[lane] = node.number
+        lanes[node.number] = lane
+    place = {node.number: (24.0 + n * step, top + lanes[node.number] * gap)
+             for n, node in enumerate(nodes)}  # fmt: skip
+    parts = []
+    for node in nodes:
+        if node.parent in place:
+            (x, y), (a, b) = place[node.number], place[node.parent]
+            path = f"M{a:.0f} {b:.0f} C{a + 17:.0f} {b:.0f} {x - 17:.0f} {y:.0f} {x:.0f} {y:.0f}"
+            parts.append(Markup('<path class="edge" d="{}"/>').format(path))
+    for node in nodes:
+        x, y = place[node.number]
+        shape = '<a href="{}"><circle class="node {}" cx="{:.0f}" cy="{:.0f}" r="12"/>'
+        parts.append(Markup(shape).format(node.link, node.kind, x, y))
+        small = "number small" if node.number > 999 else "number"
+        parts.append(_text(x, y + 4, str(node.number), "middle", small))
+        parts.append(Markup("<title>{}</title></a>").format(node.title))
+    wide, tall = 24.0 + len(nodes) * step, top * 2 + max(0, len(tips) - 1) * gap
+    shape = Markup(
+        '<svg class="graph" role="img" aria-label="Versions and their parents"'
+        ' width="{0:.0f}" height="{1:.0f}" viewBox="0 0 {0:.0f} {1:.0f}">{2}</svg>'
+    )
+    return shape.format(wide, tall, Markup("").join(parts))
+
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round values within an extent.
+
+    >>> ticks(0.0, 1.0)
+    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    """
+    span = (high - low) or 1.0
+    power = 10.0 ** math.floor(math.log10(span / most))
+    step = next(s * power for s in (1, 2, 5, 10) if span / (s * power) <= most)
+    first = math.ceil(low / step - 1e-9)
+    return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _axis(y: Scale, steps: Sequence[float]) -> Markup:
+    line = Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>')
+    return Markup("").join(
+        line.format(LEFT, WIDTH - RIGHT, y(value), y(value))
+        + _text(LEFT - 6, y(value) + 4, f"{value:,.4g}" if value < 1e4 else f"{value:,.0f}", "end")
+        for value in steps
+    )
+
+
+def _line(line: Line, x: Scale, y: Scale) -> Markup:
+    path, pen = [], "M"
+    for at, value in line.points:
+        if value is None:
+            pen = "M"
+            continue
+        path.append(f"{pen}{x(at):.1f} {y(value):.1f}")
+        pen = "L"
+    made = Markup('<path class="line {}" d="{}"/>').format(line.kind, " ".join(path))
+    dot = Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="3"><title>{}</title></circle>')
+    for (at, value), title in zip(line.points, line.titles, strict=False):
+        if value is not None:
+            made += dot.format(line.kind, x(at), y(value), title)
+    return made
+
+
+def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> Markup:
+    shape = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}" class="{}">{}</text>')
+    return shape.format(x, y, anchor, kind, text)
+
+
+def _svg(parts: Sequence[Markup], title: str) -> Markup:
+    shape = Markup(
+        '<svg class="chart" role="img" aria-label="{}" viewBox="0 0 {:.0f} {:.0f}">{}</svg>'
+    )
+    return shape.format(escape(title), WIDTH, HEIGHT, Markup("").join(parts))

@@ -1,0 +1,341 @@
+"""What each page shows: figures of the workspace, made ready for its template."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from everlearn.base import Json, NotFoundError
+from everlearn.evaluation.outcomes import ZERO_ONE
+from everlearn.evaluation.sequences import Moments
+from everlearn.jobs.update import Updates
+from everlearn.registry.registry import Registry
+from everlearn.rollout import store
+from everlearn.rollout.judge import QUESTIONS, Arm, Seen, judge
+from everlearn.rollout.rollouts import Rollouts, stage_of, with_traffic
+from everlearn.rollout.store import Rollout
+from everlearn.serving.console import queries
+from everlearn.serving.console.answers import Answers, Block, Flow, blocks, sequence
+from everlearn.serving.console.charts import Chart, Line, Node, bars, graph
+from everlearn.serving.console.words import ago, figure, moment, title_of
+
+GRAPH = 40
+"""Versions in a graph."""
+
+SOME = 8
+"""Rows of a list on the page of a model."""
+
+LISTS: dict[str, tuple[Callable[..., list[Json]], str]] = {
+    "versions": (queries.versions, "number"),
+    "jobs": (queries.jobs, "id"),
+    "triggers": (queries.triggers, "id"),
+    "rollouts": (queries.rollouts, "id"),
+    "moves": (queries.moves, "id"),
+}
+"""Name of a list → what reads it, and what its rows are ordered by."""
+
+
+@dataclass
+class Source:
+    """Where the figures come from.
+
+    Args:
+        registry, updates, rollouts: of the workspace.
+        names: of the models that the server answers for.
+        served: name of a model → the version that this server answers with.
+    """
+
+    registry: Registry
+    updates: Updates
+    rollouts: Rollouts
+    names: Sequence[str]
+    served: Callable[[str], int]
+    answers: dict[str, Answers] = field(default_factory=dict)
+
+    def answers_of(self, name: str) -> Answers:
+        """What is known of the model's labelled answers."""
+        if name not in self.answers:
+            log = self.updates.log(name)
+            self.answers.setdefault(name, Answers(self.registry.database, log))
+        return self.answers[name]
+
+    def check(self, name: str) -> None:
+        """Raise `NotFoundError` if this server does not answer for the model of this name."""
+        if name not in self.names:
+            raise NotFoundError(f"there is no model {name!r} here")
+
+
+def overview(source: Source, only: str | None) -> Json:
+    """All models; or one, for who may see only that."""
+    names = [name for name in source.names if only in (None, name)]
+    with source.registry.database.read() as connection:
+        models = queries.overview(connection, names)
+    for one in models:
+        one["serving"] = source.served(one["name"])
+    return {"models": models}
+
+
+def model(source: Source, name: str) -> Json:
+    """One model: what serves and why, quality, feedback, and the newest of each list."""
+    source.check(name)
+    answers = source.answers_of(name)
+    rows = answers.read()
+    with source.registry.database.read() as connection:
+        shown: dict[str, Any] = {
+            "move": queries.last_move(connection, name),
+            "versions": queries.versions(connection, name, limit=GRAPH),
+            "jobs": queries.jobs(connection, name, limit=SOME),
+            "triggers": queries.triggers(connection, name, limit=SOME),
+            "rollouts": queries.rollouts(connection, name, limit=4),
+            "moves": queries.moves(connection, name, limit=SOME),
+        }
+    running = source.rollouts.running(name)
+    parts, flow = blocks(rows), answers.flow(time.time_ns() // 1000)
+    learned = [one for one in shown["triggers"] if one["action"] == "learn"]
+    return shown | {
+        "model": name,
+        "serving": source.served(name),
+        "labels": source.updates.log(name).head(),
+        "unlearned": source.updates.unlearned(name),
+        "metric": title_of(answers.metric),
+        "answers": len(rows),
+        "recent": parts[-1] if parts else None,
+        "quality": quality_chart(parts, answers.metric, learned),
+        "by_version": version_chart(shown["versions"]),
+        "flow": flow,
+        "flow_chart": flow_chart(flow) if flow else "",
+        "graph": version_graph(name, shown["versions"]),
+        "graphed": len(shown["versions"]),
+        "versions": shown["versions"][:SOME],
+        "trial": None if running is None else trial(source, name, running),
+        "quarantine": source.updates.quarantine(name).sources(),
+    }
+
+
+def listed(source: Source, name: str, what: str, before: int) -> Json:
+    """One page of a list."""
+    source.check(name)
+    read, key = LISTS[what]
+    with source.registry.database.read() as connection:
+        rows = read(connection, name, before, queries.PAGE + 1)
+    more = len(rows) > queries.PAGE
+    rows = rows[: queries.PAGE]
+    shown = {"model": name, "what": what, "rows": rows, "first": before >= queries.MOST}
+    if what == "versions":
+        shown |= {"graph": version_graph(name, rows), "by_version": version_chart(rows)}
+    return shown | {"next": rows[-1][key] if more else None}
+
+
+def version(source: Source, name: str, number: int) -> Json:
+    """One version."""
+    source.check(name)
+    with source.registry.database.read() as connection:
+        found = queries.versions(connection, name, number + 1, 1)
+        if not found or found[0]["number"] != number:
+            raise NotFoundError(f"model {name!r} has no version {number}")
+        increments = queries.increments(connection, found[0]["id"])
+    metrics = found[0]["metrics"] or {}
+    recent = metrics.get("recent") or {}
+    figures = {
+        "Learned": metrics,
+        "Held out": recent.get("candidate") or {},
+        "Held out, champion": recent.get("champion") or {},
+    }
+    names = [key for key, value in metrics.items() if isinstance(value, int | float)]
+    return {
+        "model": name,
+        "version": found[0],
+        "increments": increments,
+        "columns": [key for key, values in figures.items() if values],
+        "figures": [
+            (title_of(key), [values.get(key) for values in figures.values() if values])
+            for key in names
+        ],
+    }
+
+
+def rollout(source: Source, name: str, number: int) -> Json:
+    """One rollout."""
+    source.check(name)
+    with source.registry.database.read() as connection:
+        found = store.get(connection, name, number)
+    return {"model": name, "trial": trial(source, name, found)}
+
+
+def trial(source: Source, name: str, found: Rollout) -> Json:
+    """A rollout in its present stage, or in its last one: what was seen, and what it means."""
+    plan, stage = stage_of(found)
+    alpha = (1.0 - plan.bounds.level) / (QUESTIONS * len(plan.stages))
+    with source.registry.database.read() as connection:
+        counted = store.traffic(connection, found.id, found.stage)
+        decisions = store.decisions(connection, found.id)
+    seen = with_traffic(_seen(found.seen), counted, stage)
+    metric = found.seen.get("metric")
+    now = judge(plan, seen, metric == ZERO_ONE)
+    evidence = now.evidence
+    part = source.answers_of(name).since(found.since, found.ended_at)
+    path = sequence(part, alpha, metric == ZERO_ONE)
+    if len(path) < 2:
+        said = [one["evidence"] for one in decisions if one["stage"] == found.stage]
+        path = _said([*said, evidence])
+    return {
+        "rollout": found,
+        "plan": type(plan).__name__,
+        "share": stage.share,
+        "stages": [one.share for one in plan.stages],
+        "bounds": plan.bounds,
+        "metric": title_of(metric),
+        "now": now,
+        "arms": [("candidate", found.candidate, seen.candidate),
+                 ("champion", found.champion, seen.champion)],
+        "apart": seen.apart,
+        "low": evidence["low"],
+        "high": evidence["high"],
+        "loss_apart": evidence["loss_apart"],
+        "labels": evidence["labels"],
+        "chart": sequence_chart(path, plan.bounds.margin, evidence),
+        "decisions": decisions[::-1],
+    }  # fmt: skip
+
+
+def quality_chart(parts: Sequence[Block], metric: str | None, learned: Sequence[Json]) -> Any:
+    """Mean losses block by block, with the versions that began to serve, and what fired."""
+    if not parts:
+        return ""
+    marks: list[tuple[float, str]] = []
+    before = None
+    for part in parts:
+        if part.version is not None and part.version != before:
+            marks.append((part.stop, f"v{part.version}"))
+            before = part.version
+    for one in learned:
+        after = [part.stop for part in parts if part.at >= one["at"]]
+        if after and one["at"] >= parts[0].at:
+            marks.append((after[0], "learn"))
+
+    def line(kind: str, name: str, only: int | None = None) -> Line:
+        points = [
+            (float(part.stop), getattr(part, kind) if only in (None, part.tried) else None)
+            for part in parts
+        ]
+        titles = [f"{name}: {figure(y)} · {moment(part.at)}"
+                  for part, (_, y) in zip(parts, points, strict=True)]  # fmt: skip
+        return Line(kind, points, titles)
+
+    tried = sorted({part.tried for part in parts if part.tried is not None})
+    lines = [line("naive", "baseline"), line("champion", "served")]
+    lines[1:1] = [line("candidate", f"candidate {one}", one) for one in tried]
+    ends = moment(parts[0].at), moment(parts[-1].at)
+    title = f"{title_of(metric)} of labelled answers over time"
+    return Chart(title, lines, sorted(marks), x_ends=ends, zero=True).draw()
+
+
+def version_chart(versions: Sequence[Json]) -> Json:
+    """A metric of the versions, on rows held out where they have them, with its baseline; None
+    for fewer than two."""
+    metric, rows = _figures(versions)
+    if len(rows) < 2:
+        return None
+    lines = []
+    for place, kind in ((2, "naive"), (1, "champion")):
+        points = [(float(row[0]), row[place]) for row in rows]
+        titles = [f"version {row[0]}: {figure(row[place])}" for row in rows]
+        lines.append(Line(kind, points, titles))
+    ends = f"version {rows[0][0]}", f"version {rows[-1][0]}"
+    chart = Chart(f"{title_of(metric)} by version", lines, x_ends=ends).draw()
+    held_out = any((one["metrics"] or {}).get("recent") for one in versions)
+    return {"chart": chart, "metric": title_of(metric), "held_out": held_out}
+
+
+def _figures(versions: Sequence[Json]) -> tuple[str, list[tuple[int, float, float | None]]]:
+    """The metric that versions have, and for each of them: number, value, baseline."""
+    for metric in ("log_loss", "accuracy", "rmse", "mse", "mae"):
+        rows = []
+        for one in reversed(versions):
+            metrics = one["metrics"] or {}
+            where = (metrics.get("recent") or {}).get("candidate") or metrics
+            value = where.get(metric)
+            if not isinstance(value, int | float) or not math.isfinite(value):
+                continue
+            base = ((metrics.get("recent") or metrics).get("baselines") or {}).values()
+            known = [b[metric] for b in base if isinstance(b, dict) and metric in b]
+            best = max(known) if metric == "accuracy" and known else min(known, default=None)
+            rows.append((one["number"], float(value), best))
+        if rows:
+            return metric, rows
+    return "", []
+
+
+def flow_chart(flow: Flow) -> Any:
+    """Labels in each span."""
+    long = flow.unit == "day"
+    names = [moment(start)[:10] if long else moment(start)[5:16] for start in flow.starts]
+    return bars(f"Labels a {flow.unit}", flow.counts, names)
+
+
+def sequence_chart(
+    path: Sequence[tuple[int, float, float, float]], margin: float, evidence: Json
+) -> Any:
+    """The confidence sequence of a stage."""
+    if len(path) < 2:
+        return ""
+    finite = [row for row in path if math.isfinite(row[2]) and math.isfinite(row[3])]
+    last = finite[-1] if finite else (0, 0.0, -2.0 * margin, 2.0 * margin)
+    # the newest bounds are to be read: wider ones before them may leave the drawing
+    reach = 2.5 * max(last[3] - last[1], last[1] - last[2], 1.5 * abs(margin))
+    extent = min(last[1] - reach, -margin), max(last[1] + reach, 1.3 * margin)
+    titles = [f"{n:,} labels: {mean:+.4f} ({low:+.4f} to {high:+.4f})"
+              for n, mean, low, high in path]  # fmt: skip
+    return Chart(
+        "How much larger the candidate's mean loss is, with its bounds",
+        [Line("candidate", [(row[0], row[1]) for row in path], titles)],
+        levels=[(margin, "margin"), (0.0, "equal")],
+        band=[(n, max(low, extent[0] - 1), min(high, extent[1] + 1)) for n, _, low, high in path],
+        x_ends=(f"{path[0][0]:,} labels", f"{path[-1][0]:,} labels"),
+        extent=extent,
+    ).draw()
+
+
+def version_graph(name: str, versions: Sequence[Json]) -> Any:
+    """Versions and their parents."""
+    if not versions:
+        return ""
+    nodes = []
+    for one in reversed(versions):
+        action = (one["decision"] or {}).get("action", "")
+        kind = next((a for a in ("champion", "candidate") if a in one["aliases"]), None)
+        kind = kind or ("refused" if action == "refuse" else "other")
+        reason = (one["decision"] or {}).get("reason", "")
+        title = f"version {one['number']}, {ago(one['created_at'])}: {action}: {reason}"
+        link = f"/console/models/{quote(name)}/versions/{one['number']}"
+        nodes.append(Node(one["number"], one["parent"], kind, title, link))
+    return graph(nodes)
+
+
+def _said(evidence: Sequence[Json]) -> list[tuple[int, float, float, float]]:
+    """The confidence sequence, where decisions were kept."""
+    found = {}
+    for one in evidence:
+        if one.get("labels"):
+            low = -math.inf if one["low"] is None else one["low"]
+            high = math.inf if one["high"] is None else one["high"]
+            found[one["labels"]] = (one["labels"], one["loss_apart"], low, high)
+    return [found[labels] for labels in sorted(found)]
+
+
+def _seen(kept: Json) -> Seen:
+    """What a rollout has kept of its stage's labels."""
+    found = {
+        name: Moments(**{key: kept.get(name, {}).get(key, 0) for key in asdict(Moments())})
+        for name in ("candidate", "champion", "apart", "differs")
+    }
+    return Seen(
+        Arm(loss=found["candidate"]),
+        Arm(loss=found["champion"]),
+        apart=found["apart"],
+        differs=found["differs"],
+    )

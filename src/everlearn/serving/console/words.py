@@ -1,0 +1,80 @@
+"""Times, figures and names as people read them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import time
+from typing import Any
+
+TITLES = {
+    "log_loss": "log loss",
+    "accuracy": "accuracy",
+    "brier": "Brier score",
+    "mse": "squared error",
+    "mae": "absolute error",
+    "rmse": "root of the squared error",
+    "roc_auc": "area under the ROC curve",
+    "pr_auc": "area under the precision-recall curve",
+    "kappa": "Cohen's kappa",
+    "kappa_temporal": "temporal kappa",
+    "calibration_error": "calibration error",
+}
+
+
+def title_of(metric: str | None) -> str:
+    """The name of a metric.
+
+    >>> title_of("log_loss"), title_of(None)
+    ('log loss', 'loss')
+    """
+    return "loss" if metric is None else TITLES.get(metric, metric.replace("_", " "))
+
+
+def moment(micros: int) -> str:
+    """A time (UTC).
+
+    >>> moment(1_357_000_000_000_000)
+    '2013-01-01 00:26:40'
+    """
+    at = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=micros)
+    return f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def ago(micros: int, now: int | None = None) -> str:
+    """How long ago it was.
+
+    >>> ago(0, 90_000_000), ago(0, 200_000_000_000)
+    ('90 s ago', '2 days ago')
+    """
+    seconds = ((time.time_ns() // 1000 if now is None else now) - micros) / 1e6
+    return "now" if seconds < 1.0 else f"{span(seconds)} ago"
+
+
+def span(seconds: float) -> str:
+    """A stretch of time.
+
+    >>> span(0.000_02), span(0.25), span(600), span(90_000)
+    ('20 µs', '250 ms', '10 min', '25 h')
+    """
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f} µs" if seconds > 0.0 else "0 s"
+    if seconds < 1.0:
+        return f"{seconds * 1000:.3g} ms"
+    for unit, size, most in ((" s", 1, 120), (" min", 60, 7200), (" h", 3600, 172_800)):
+        if seconds < most:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds / 86_400:.0f} days"
+
+
+def figure(value: Any) -> str:
+    """A number, short.
+
+    >>> figure(0.123456), figure(12345), figure(None), figure(float("nan"))
+    ('0.1235', '12,345', '–', '–')
+    """
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.4g}" if isinstance(value, float) and abs(value) < 1e5 else f"{value}"

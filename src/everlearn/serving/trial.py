@@ -1,0 +1,122 @@
+"""A candidate on trial in this process: which rows it answers, what it would have answered unseen,
+and what is counted of both arms until the database takes it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from everlearn.base import InputError, Json
+from everlearn.evaluation.sequences import Moments
+from everlearn.rollout.assignment import is_candidates
+from everlearn.rollout.rollouts import CANDIDATE, stage_of
+from everlearn.rollout.store import Rollout, Traffic
+
+_log = logging.getLogger("everlearn")
+
+Ask = Callable[[Sequence[Mapping[str, Any]]], list[Json]]
+"""What a version says of rows."""
+
+WAITING = 1000
+"""Passes that may wait to be mirrored; those that come then are not."""
+
+
+class Trial:
+    """One stage of a rollout, in one process.
+
+    Args:
+        rollout: in its stage.
+        ask: what the candidate says of rows.
+    """
+
+    def __init__(self, rollout: Rollout, ask: Ask) -> None:
+        self.rollout, self.ask = rollout, ask
+        _, self.stage = stage_of(rollout)
+        self._lock = threading.Lock()
+        self._arms: dict[str, Traffic] = {}
+        self._shadows: dict[int, Json] = {}
+        self._mirrored: queue.Queue[Any] = queue.Queue(WAITING)
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def is_candidates(self, key: str) -> bool:
+        """Whether the candidate answers for a key."""
+        return is_candidates(self.rollout.salt, key, self.stage.share)
+
+    def attempt(self, rows: Sequence[Mapping[str, Any]]) -> list[Json]:
+        """What the candidate says of rows; None for all of them where it fails."""
+        began = time.perf_counter()
+        answers: list[Json]
+        try:
+            answers = self.ask(rows)
+        except InputError:  # they are asked of the champion, who says what is wrong with them
+            return [None] * len(rows)
+        except Exception as error:  # whatever a candidate does, only it is judged by that
+            _log.warning("rollout %s: the candidate failed: %s", self.rollout.id, error)
+            answers = [None] * len(rows)
+        failed = sum(answer is None for answer in answers)
+        self.count(CANDIDATE, len(rows), failed, time.perf_counter() - began)
+        return answers
+
+    def count(self, arm: str, rows: int, errors: int, seconds: float) -> None:
+        """One pass of an arm over rows."""
+        if rows == 0:
+            return
+        timed = Moments().add(np.array([seconds / rows]))
+        with self._lock:
+            before = self._arms.get(arm, Traffic())
+            self._arms[arm] = before.plus(Traffic(rows, errors, timed))
+
+    def mirror(self, ids: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Ask the candidate too, later and in another thread; where it lags behind, not at all."""
+        if not self.stage.mirrored:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._shadow, name="everlearn-shadow", daemon=True
+            )
+            self._thread.start()
+        try:
+            self._mirrored.put_nowait((ids, rows))
+        except queue.Full:
+            _log.debug("the shadow of rollout %s lags behind", self.rollout.id)
+
+    def collect(self) -> tuple[dict[str, Traffic], dict[int, Json]]:
+        """What was counted since the last time, and what the candidate would have answered."""
+        with self._lock:
+            arms, self._arms = self._arms, {}
+            shadows, self._shadows = self._shadows, {}
+        return arms, shadows
+
+    def restore(self, arms: Mapping[str, Traffic], shadows: Mapping[int, Json]) -> None:
+        """Take back what could not be stored."""
+        with self._lock:
+            for arm, traffic in arms.items():
+                self._arms[arm] = traffic.plus(self._arms.get(arm, Traffic()))
+            self._shadows = dict(shadows) | self._shadows
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was to be mirrored is."""
+        return self._mirrored.unfinished_tasks == 0
+
+    def close(self) -> None:
+        """Mirror no more. Does not wait, whatever the candidate is at."""
+        self._closed = True
+        with contextlib.suppress(queue.Full):
+            self._mirrored.put_nowait(None)
+
+    def _shadow(self) -> None:
+        while (item := self._mirrored.get()) is not None and not self._closed:
+            ids, rows = item
+            answers = self.attempt(rows)
+            with self._lock:
+                self._shadows |= dict(zip(ids, answers, strict=True))
+            self._mirrored.task_done()

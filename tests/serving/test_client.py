@@ -1,0 +1,103 @@
+"""The client against a real server."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+import everlearn as el
+from everlearn.base import EverlearnError, StorageError
+from everlearn.serving.app import Models, make_app
+from everlearn.serving.limits import Limits
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[el.Workspace]:
+    with el.open(tmp_path / "workspace") as workspace:
+        schema = el.Schema(target="late", numeric=("x",))
+        workspace.model(el.Model("m", learner="logistic", schema=schema))
+        yield workspace
+
+
+@contextmanager
+def served(workspace: el.Workspace, limits: Limits | None = None) -> Iterator[str]:
+    """The address of a server."""
+    of = workspace
+    models = Models(["m"], of.registry, of.queue, of.updates, of.rollouts)
+    config = uvicorn.Config(make_app(models, limits=limits), port=0, log_level="error")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    server.should_exit = True
+    thread.join()
+
+
+def test_the_loop_through_the_client(workspace: el.Workspace) -> None:
+    secret = workspace.keys.create("admin")[1]
+    with served(workspace) as url:
+        client = el.Client(url, secret)
+        rows = client.predict("m", [{"x": 1.0}, {"x": None}], keys=["a", None], ids=["o-1", "o-2"])
+        assert [row["version"] for row in rows] == [0, 0]
+        labels = [
+            {"prediction_id": rows[0]["id"], "value": 1},
+            {"external_id": "o-2", "value": 0, "idempotency_key": "k"},
+        ]
+        receipts = client.feedback("m", labels)
+        assert [item["position"] for item in receipts] == [1, 2]
+        assert client.feedback("m", labels[1:])[0]["state"] == "known"
+        assert client.model("m")["labels"] == 2
+        assert client.versions("m") == []
+
+
+def test_errors_are_those_of_the_package(workspace: el.Workspace) -> None:
+    secret = workspace.keys.create("admin")[1]
+    with served(workspace) as url:
+        client = el.Client(url, secret)
+        with pytest.raises(el.NotFoundError, match="there is no model 'x ü'"):
+            client.model("x ü")
+        with pytest.raises(el.NotFoundError, match="404"):
+            client.model("../audit?limit=1#")
+        with pytest.raises(el.InputError, match="422"):
+            client.predict("m", [{"x": [1]}])
+        with pytest.raises(el.InputError, match="NaN"):
+            client.predict("m", [{"x": float("nan")}])
+        with pytest.raises(el.ConflictError):
+            client.feedback("m", [{"external_id": "a", "value": 1, "idempotency_key": "k"}])
+            client.feedback("m", [{"external_id": "a", "value": 0, "idempotency_key": "k"}])
+        with pytest.raises(EverlearnError, match="401") as caught:
+            el.Client(url, "el_wrong").model("m")
+        assert "el_wrong" not in str(caught.value)
+    with pytest.raises(el.InputError):
+        el.Client("file:///etc/passwd")
+
+
+def test_labels_are_sent_again_and_counted_once(workspace: el.Workspace) -> None:
+    with served(workspace, Limits(rate=2.0, burst=1)) as url:
+        client = el.Client(url)
+        (row,) = client.predict("m", [{"x": 1.0}])
+        assert client.feedback("m", [{"prediction_id": row["id"], "value": 1}])[0]["position"] == 1
+        with pytest.raises(EverlearnError, match="429"):
+            for _ in range(3):
+                client.predict("m", [{"x": 1.0}])
+    assert workspace.updates.log("m").head() == 1
+
+
+def test_a_server_that_is_not_there_or_says_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(StorageError, match="does not answer"):
+            el.Client(url, timeout=0.2, retries=1).feedback("m", [])
+    with pytest.raises(StorageError, match="does not answer"):
+        el.Client(url, retries=1).model("m")
