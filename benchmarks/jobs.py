@@ -11,6 +11,7 @@ while (--quick: 300 MB).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -27,6 +28,7 @@ from typing import Any
 
 TASKS = Path(__file__).with_name("tasks.py")
 GROUP, DEFAULT_GROUP = 65_536, 1_048_576
+LIBRARIES = ("everlearn", "numpy", "scikit-learn", "pyarrow", "pandas", "SQLAlchemy")
 Row = dict[str, str]
 
 
@@ -295,19 +297,22 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def machine(loads: list[float]) -> dict[str, str]:
-    """What the figures were measured on."""
+def machine(loads: list[float], libraries: Sequence[str] = LIBRARIES) -> dict[str, str]:
+    """What the figures were measured on; libraries that are not installed are left out."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
         models = [line for line in info.read_text().splitlines() if line.startswith("model name")]
         model = models[0].split(":", 1)[1].strip() if models else model
-    libraries = ("everlearn", "numpy", "scikit-learn", "pyarrow", "pandas", "SQLAlchemy")
+    installed = {}
+    for name in libraries:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[name] = importlib.metadata.version(name)
     return {
         "processor": f"{model}, {os.cpu_count()} cores",
         "system": platform.platform(),
         "Python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in libraries},
+        **installed,
         "load average (1 min) before each section": ", ".join(f"{load:.1f}" for load in loads),
     }
 

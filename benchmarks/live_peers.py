@@ -1,0 +1,104 @@
+"""What a served model is compared with: handlers that a user would write by hand.
+
+    python benchmarks/live_peers.py bare|river PORT [WORKSPACE MODEL]
+
+bare: FastAPI around the same version of the same model; nothing is logged. river: FastAPI around
+River's logistic regression, which learns each event when it comes, as chantilly does; nothing is
+kept when the process ends.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+
+class Instances(BaseModel):
+    """Rows to predict for."""
+
+    instances: list[dict[str, Any]]
+
+
+class Event(BaseModel):
+    """A row and its label."""
+
+    x: dict[str, float]
+    y: int
+
+
+class Events(BaseModel):
+    """Several of them."""
+
+    events: list[Event]
+
+
+def bare(workspace: str, model: str) -> FastAPI:
+    """Predicts with the champion."""
+    import everlearn
+    from everlearn.data.compiler import compile_rows
+    from everlearn.jobs.load import load_fold
+
+    opened = everlearn.open(workspace)
+    champion = opened.registry.champion(model)
+    assert champion is not None
+    fold = load_fold(opened.registry, model, champion)
+    names = [str(value) for value in fold.classes.tolist()]
+    app = FastAPI()
+
+    @app.post("/predict")
+    async def predict(body: Instances) -> dict[str, Any]:
+        found = fold.predict(compile_rows(body.instances, fold.columns))
+        assert found.proba is not None
+        values, chances = fold.decode(found.value).tolist(), found.proba.tolist()
+        return {
+            "predictions": [
+                {"output": value, "probabilities": dict(zip(names, row, strict=True))}
+                for value, row in zip(values, chances, strict=True)
+            ]
+        }
+
+    return app
+
+
+def river() -> FastAPI:
+    """Predicts and learns, one event or several a request."""
+    from river import linear_model, optim, preprocessing
+
+    model = preprocessing.StandardScaler() | linear_model.LogisticRegression(optim.SGD(0.01))
+    app = FastAPI()
+
+    @app.post("/learn")
+    async def learn(body: Event) -> dict[str, Any]:
+        chance = model.predict_proba_one(body.x)
+        model.learn_one(body.x, body.y)
+        return {"chance": chance}
+
+    @app.post("/learn_many")
+    async def learn_many(body: Events) -> dict[str, Any]:
+        chances = []
+        for event in body.events:
+            chances.append(model.predict_proba_one(event.x))
+            model.learn_one(event.x, event.y)
+        return {"chances": chances}
+
+    return app
+
+
+def main() -> None:
+    """The command."""
+    kind, port, *more = sys.argv[1:]
+    app = bare(*more) if kind == "bare" else river()
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main()
