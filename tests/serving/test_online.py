@@ -178,7 +178,9 @@ def test_two_servers_answer_alike_and_one_cuts(loop: Callable[..., Loop]) -> Non
             last = it.teach(first, 40)
         for client in (first, second):
             assert until(lambda client=client: it.position(client) == last)
-        ours, theirs = it.ask(first, 0.3, -2.0), it.ask(second, 0.3, -2.0)
+        for _ in range(50):  # also while one follows what the other cuts
+            ours, theirs = it.ask(first, 0.3, -2.0), it.ask(second, 0.3, -2.0)
+            assert {row["position"] for row in ours + theirs} == {last}
         assert [row["probabilities"] for row in ours] == [row["probabilities"] for row in theirs]
         found = it.workspace.registry.versions("m")
         assert [version.parent for version in found[1:]] == [v.number for v in found[:-1]]

@@ -106,9 +106,16 @@ class OnlineLearner:
             Tail.load(self._registry, self.name, champion, self._feedback, position)
             for _ in range(2)
         ]
+        followed = self._version is not None and champion.number > self._version.number
         self._front, self._back = tails
         self._known = standing
         self._begin(champion)
+        if followed:  # another's cut: what answers here has learned what came since already
+            head = self._feedback.head()
+            read = self._back.read(head)
+            self._guard.see(self._back, read)
+            for tail in tails:
+                tail.fold_in(head, read)
         self._publish(self._front)
 
     def _begin(self, version: Version) -> None:

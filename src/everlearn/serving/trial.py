@@ -114,9 +114,10 @@ class Trial:
             self._mirrored.put_nowait(None)
 
     def _shadow(self) -> None:
-        while (item := self._mirrored.get()) is not None and not self._closed:
+        mirrored = self._mirrored
+        while (item := mirrored.get()) is not None and not self._closed:
             ids, rows = item
             answers = self.attempt(rows)
             with self._lock:
                 self._shadows |= dict(zip(ids, answers, strict=True))
-            self._mirrored.task_done()
+            mirrored.task_done()
