@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +87,7 @@ def expected(tmp_path: Path, bodies: list[bytes]) -> set[tuple[Any, ...]]:
         ids = PredictionIds()
         rows = [one for one in events if isinstance(one, LoggedPrediction)]
         log.append_predictions(
-            [one if one.id >= 0 else replace(one, id=ids.take(1)[0]) for one in rows]
+            [one if one.id >= 0 else one._replace(id=ids.take(1)[0]) for one in rows]
         )
         log.append_labels([one for one in events if isinstance(one, Label)])
         return content_of(log)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from secrets import randbits
-from typing import Literal
+from typing import Any, Literal, NamedTuple
+
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from everlearn.base import InputError, Json, canonical_json, digest_bytes
 
@@ -14,8 +17,7 @@ Kind = Literal["explicit", "implicit", "human", "system"]
 KINDS: tuple[Kind, ...] = ("explicit", "implicit", "human", "system")
 
 
-@dataclass(frozen=True, slots=True)
-class LoggedPrediction:
+class LoggedPrediction(NamedTuple):
     """One answer that was given.
 
     Args:
@@ -41,8 +43,7 @@ class LoggedPrediction:
     at: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(NamedTuple):
     """What somebody says of a prediction. A later one of the same source takes its place.
 
     Args:
@@ -77,8 +78,7 @@ class Label:
         return digest_bytes(canonical_json([*named, self.reviewer, self.weight, self.selection]))
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What became of a label.
 
     Args:
@@ -93,8 +93,7 @@ class Receipt:
     position: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(NamedTuple):
     """A label in the log, beside its prediction: what one row to learn is made from."""
 
     position: int
@@ -114,14 +113,20 @@ class PredictionIds:
     """Makes ids that are ordered in time: 42 bits of milliseconds since 2020, 9 bits of this
     process, 12 bits that count. Safe for threads. Two processes may by chance share their 9 bits;
     the table then refuses the second of two equal ids, and `renew` chooses others.
+
+    Args:
+        clock: microseconds since 1970 UTC.
+        process: its 9 bits; chance chooses unless given. Given, with a clock of one's own, the ids
+            of a simulation are the same each time, and all that depends on their hashes.
     """
 
     EPOCH = 1_577_836_800_000
     """Milliseconds, 2020-01-01."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._process, self._last = randbits(9), 0
+    def __init__(self, clock: Callable[[], int] | None = None, process: int | None = None) -> None:
+        self._lock, self._clock = threading.Lock(), clock or now
+        self._process = randbits(9) if process is None else process % 512
+        self._last = 0
 
     @classmethod
     def first(cls, moment: int) -> int:
@@ -136,7 +141,7 @@ class PredictionIds:
     def take(self, count: int) -> list[int]:
         """The next ids, ascending."""
         with self._lock:
-            first = max((time.time_ns() // 1_000_000 - self.EPOCH) << 12, self._last + 1)
+            first = max((self._clock() // 1000 - self.EPOCH) << 12, self._last + 1)
             self._last = first + count - 1
             places = range(first, first + count)
             return [(n >> 12) << 21 | self._process << 12 | n & 0xFFF for n in places]
@@ -149,12 +154,44 @@ def id_text(number: int) -> str:
 
 def id_number(text: str) -> int:
     """The inverse of `id_text`. Raises `InputError` if it is none."""
-    if len(text) != 16 or not all(letter in "0123456789abcdef" for letter in text):
-        raise InputError(f"{text!r} is no id of a prediction")
-    number = int(text, 16)
-    if number >= 2**63:
+    try:
+        number = int(text, 16)
+    except ValueError:
+        number = -1
+    if not 0 <= number < 2**63 or f"{number:016x}" != text:  # in this spelling only
         raise InputError(f"{text!r} is no id of a prediction")
     return number
+
+
+def text_of(value: Json) -> str | None:
+    """A value as it is kept: JSON text; None for None.
+
+    Raises:
+        ValueError, TypeError: it is no JSON.
+    """
+    kind = type(value)
+    if value is None or kind is int:
+        return None if value is None else str(value)
+    if kind is not dict and kind is not list:
+        return _encode(value)
+    try:
+        text = to_json(value).decode()
+    except PydanticSerializationError:
+        return _encode(value)
+    return _encode(value) if "NaN" in text or "Infinity" in text else text
+
+
+def values_of(texts: Sequence[str | None]) -> list[Any]:
+    """The inverse of `text_of`, of many texts at once."""
+    joined = f"[{','.join(['null' if text is None else text for text in texts])}]"
+    try:
+        found: list[Any] = from_json(joined)
+    except ValueError:  # half a character, which only a lenient parser takes
+        found = json.loads(joined)
+    return found
+
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 def check(label: Label) -> None:

@@ -7,7 +7,7 @@ is not learned is set aside with its reason, never dropped.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -305,11 +305,11 @@ class LogSource:
         if verdict is None or verdict.winner is None:
             return self._meant(row)
         factor = self._policy.factor(row.prediction.propensity, verdict.winner.selection)
-        return replace(row, value=verdict.value, weight=verdict.weight * factor)
+        return row._replace(value=verdict.value, weight=verdict.weight * factor)
 
     def _meant(self, row: Judged) -> Judged:
         """The row with what its label means by itself."""
-        return replace(row, value=self._policy.settle([_said(row)]).value)
+        return row._replace(value=self._policy.settle([_said(row)]).value)
 
 
 def joined(

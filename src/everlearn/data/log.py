@@ -8,14 +8,14 @@ yet waits without a position.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from everlearn.base import ConflictError, InputError, Json
+from everlearn.base import ConflictError, InputError
+from everlearn.data.archive import Archive, Row
 from everlearn.data.feedback import (
     Judged,
     Label,
@@ -23,13 +23,50 @@ from everlearn.data.feedback import (
     Receipt,
     check,
     id_number,
-    now,
+    text_of,
+    values_of,
 )
+from everlearn.data.tables import BlobStore
+from everlearn.storage.bulk import insert_many, rows_among, take_numbers
 from everlearn.storage.database import Database
-from everlearn.storage.schema import labels, predictions
+from everlearn.storage.schema import archives, labels, predictions
 
-PAGE = 500
-"""Names that are looked up in one query."""
+PREDICTION = (
+    "id",
+    "model_id",
+    "external_id",
+    "version",
+    "arm",
+    "key",
+    "features",
+    "output",
+    "propensity",
+    "at",
+    "arrived_at",
+)
+"""Columns of a prediction that is logged."""
+
+SPEAKER = ("prediction_id", "kind", "source", "reviewer")
+"""Columns that say who speaks of which prediction."""
+
+LABEL = (
+    "id",
+    "model_id",
+    "position",
+    "prediction_id",
+    "external_id",
+    "kind",
+    "value",
+    "weight",
+    "source",
+    "reviewer",
+    "selection",
+    "at",
+    "arrived_at",
+    "idempotency_key",
+    "digest",
+)
+"""Columns of a label that is logged."""
 
 
 class FeedbackLog:
@@ -38,10 +75,12 @@ class FeedbackLog:
     Args:
         database: of the workspace.
         model: row id of the model.
+        blobs: where old rows may have been moved to; see `data.compaction`.
     """
 
-    def __init__(self, database: Database, model: int) -> None:
+    def __init__(self, database: Database, model: int, blobs: BlobStore | None = None) -> None:
         self._database, self.model = database, model
+        self.archive = Archive(model, blobs)
 
     @property
     def database(self) -> Database:
@@ -66,9 +105,14 @@ class FeedbackLog:
             with self._database.write() as writing:
                 self.append_predictions(rows, writing)
             return
-        arrived = now()
+        arrived = self._database.clock()
+        made = []
+        for number, features, output, version, arm, key, name, propensity, at in rows:
+            who = (number, self.model, name, version, arm, key)
+            what = (text_of(features), text_of(output), propensity)
+            made.append((*who, *what, arrived if at is None else at, arrived))
         try:
-            connection.execute(sa.insert(predictions), [self._row(row, arrived) for row in rows])
+            insert_many(connection, predictions, PREDICTION, made)
         except sa.exc.IntegrityError as error:
             raise ConflictError("a prediction of this id is logged already") from error
         named = {row.external_id: row.id for row in rows if row.external_id is not None}
@@ -93,21 +137,36 @@ class FeedbackLog:
             with self._database.write() as writing:
                 return self.append_labels(said, writing)
         self._database.in_commit_order(connection, f"labels/{self.model}")
-        found = self._find(connection, said)
-        memory = self._memory(connection, said, found)
-        position, arrived = self.head(connection), now()
-        rows: list[dict[str, Any]] = []
-        became: list[Receipt | int] = []  # said before, or the place among the new rows
+        last = sa.select(sa.func.max(labels.c.position)).where(labels.c.model_id == self.model)
+        both = sa.select(last.scalar_subquery(), self._archived().scalar_subquery())
+        head, archived = connection.execute(both).one()
+        found = self._find(connection, said, archived is not None)
+        memory = self._memory(connection, said, found, archived is not None)
+        position, arrived = head or 0, self._database.clock()
+        numbers = take_numbers(connection, labels, len(said))
+        rows: list[tuple[Any, ...]] = []
+        receipts: list[Receipt] = []
         for label, prediction in zip(said, found, strict=True):
-            before = memory.recall(label, prediction)
-            if before is None:
-                here = None if prediction is None else position + 1
-                position = here or position
-                before = len(rows)
-                rows.append(self._label_row(label, prediction, here, arrived))
-                memory.remember(label, prediction, before)
-            became.append(before)
-        return _receipts(became, rows, self._insert(connection, rows))
+            _, _, name, kind, source, reviewer, weight, selection, at, key = label
+            text = text_of(label.value)
+            speaker = None if prediction is None else (prediction, kind, source, reviewer)
+            before = memory.recall(label, speaker, text)
+            if before is not None:
+                receipts.append(before)
+                continue
+            number, here = numbers[len(rows)], None
+            digest = "" if key is None else label.digest
+            if speaker is not None:
+                position = here = position + 1
+                memory.last[speaker] = (text, number, here)
+            if key is not None:
+                memory.keys[key] = (digest, number, here)
+            where = (number, self.model, here, prediction, name)
+            what = (kind, text, weight, source, reviewer, selection)
+            rows.append((*where, *what, arrived if at is None else at, arrived, key, digest))
+            receipts.append(Receipt(number, "waiting" if here is None else "logged", here))
+        insert_many(connection, labels, LABEL, rows)
+        return receipts
 
     def head(self, connection: Connection | None = None) -> int:
         """The position of the last label; 0 if there is none."""
@@ -161,107 +220,90 @@ class FeedbackLog:
         )
         with self._database.read() as connection:
             found = connection.execute(query.order_by(table.position))
-            return [(row.position, row.prediction_id) for row in found]
+            rows = [(row.position, row.prediction_id) for row in found]
+            if len(rows) < upto - after:
+                older = self.archive.labels(connection, after, upto)
+                rows = [(row["position"], row["prediction_id"]) for row in older] + rows
+        return rows
 
     # --- inside ---
 
-    def _row(self, row: LoggedPrediction, arrived: int) -> dict[str, Any]:
-        return {
-            "id": row.id,
-            "model_id": self.model,
-            "external_id": row.external_id,
-            "version": row.version,
-            "arm": row.arm,
-            "key": row.key,
-            "features": _text(row.features),
-            "output": _text(row.output),
-            "propensity": row.propensity,
-            "at": arrived if row.at is None else row.at,
-            "arrived_at": arrived,
-        }
+    def _archived(self) -> sa.Select[tuple[int]]:
+        """NULL where nothing was ever archived."""
+        return sa.select(sa.func.max(archives.c.id)).where(archives.c.model_id == self.model)
 
-    def _label_row(
-        self, label: Label, prediction: int | None, position: int | None, arrived: int
-    ) -> dict[str, Any]:
-        return {
-            "model_id": self.model,
-            "position": position,
-            "prediction_id": prediction,
-            "external_id": label.external_id,
-            "kind": label.kind,
-            "value": _text(label.value),
-            "weight": label.weight,
-            "source": label.source,
-            "reviewer": label.reviewer,
-            "selection": label.selection,
-            "at": arrived if label.at is None else label.at,
-            "arrived_at": arrived,
-            "idempotency_key": label.idempotency_key,
-            "digest": label.digest,
-        }
-
-    def _find(self, connection: Connection, said: Sequence[Label]) -> list[int | None]:
+    def _find(
+        self, connection: Connection, said: Sequence[Label], archived: bool
+    ) -> list[int | None]:
         """The prediction of each label, or None where it is not known yet.
 
         Raises:
             InputError: an id of ours that was never given out.
         """
-        ids = {id_number(label.prediction) for label in said if label.prediction is not None}
-        there: set[int] = set()
-        by_name: dict[str, int] = {}
-        table = predictions.c
-        mine = sa.select(table.id, table.external_id).where(table.model_id == self.model)
-        for part in _pages(ids):
-            there |= set(connection.execute(mine.where(table.id.in_(part))).scalars())
+        numbers = [
+            None if label.prediction is None else id_number(label.prediction) for label in said
+        ]
+        ids = {number for number in numbers if number is not None}
         names = {label.external_id for label in said if label.external_id is not None}
-        for part in _pages(names):
-            for row in connection.execute(mine.where(table.external_id.in_(part))):
-                by_name[row.external_id] = row.id
-        found: list[int | None] = []
-        for label in said:
-            if label.prediction is None:
-                found.append(by_name.get(str(label.external_id)))
-                continue
-            number = id_number(label.prediction)
-            if number not in there:
-                raise InputError(f"there is no prediction {label.prediction!r} of this model")
-            found.append(number)
-        return found
+        rows = rows_among(connection, predictions, ("id", "model_id"), "id", ids, None)
+        there = {number for number, model in rows if model == self.model}
+        rows = rows_among(
+            connection, predictions, ("external_id", "id"), "external_id", names, self.model
+        )
+        by_name = dict(map(tuple, rows))
+        if archived:
+            there |= self.archive.predictions(connection, ids - there).keys()
+            older = self.archive.named(connection, names - by_name.keys())
+            by_name |= {name: row["id"] for name, row in older.items()}
+        if len(there) < len(ids):
+            wrong = next(label for label in said if _is_missing(label, there))
+            raise InputError(f"there is no prediction {wrong.prediction!r} of this model")
+        return [
+            by_name.get(label.external_id) if number is None else number
+            for label, number in zip(said, numbers, strict=True)
+        ]
 
     def _memory(
-        self, connection: Connection, said: Sequence[Label], found: Sequence[int | None]
+        self,
+        connection: Connection,
+        said: Sequence[Label],
+        found: Sequence[int | None],
+        archived: bool,
     ) -> _Memory:
         """What was said before under the same keys, and of the same predictions."""
-        memory, table = _Memory(), labels.c
-        mine = sa.select(labels).where(table.model_id == self.model)
+        memory = _Memory()
         keys = {label.idempotency_key for label in said if label.idempotency_key is not None}
-        for part in _pages(keys):
-            for row in connection.execute(mine.where(table.idempotency_key.in_(part))):
-                receipt = Receipt(row.id, "known", row.position)
-                memory.keys[row.idempotency_key] = (row.digest, receipt)
-        for part in _pages({number for number in found if number is not None}):
-            judging = mine.where(table.prediction_id.in_(part)).order_by(table.position)
-            for row in connection.execute(judging):
-                speaker = (row.prediction_id, row.kind, row.source, row.reviewer)
-                memory.last[speaker] = (row.value, Receipt(row.id, "known", row.position))
+        of_key = ("idempotency_key", "digest", "id", "position")
+        for key, digest, number, position in rows_among(
+            connection, labels, of_key, "idempotency_key", keys, self.model
+        ):
+            memory.keys[key] = (digest, number, position)
+        judged = {number for number in found if number is not None}
+        if archived:
+            for row in self.archive.keys(connection, keys):
+                memory.keys[row["idempotency_key"]] = (row["digest"], row["id"], row["position"])
+            for row in self.archive.judging(connection, judged):
+                speaker = [row[name] for name in SPEAKER]
+                memory.last[tuple(speaker)] = (row["value"], row["id"], row["position"])
+        of_prediction = ("position", "id", "model_id", "value", *SPEAKER)
+        rows = rows_among(connection, labels, of_prediction, "prediction_id", judged, None)
+        for position, number, model, value, *speaker in sorted(rows, key=_first):
+            if model == self.model:
+                memory.last[tuple(speaker)] = (value, number, position)
         return memory
 
-    def _insert(self, connection: Connection, rows: Sequence[dict[str, Any]]) -> list[int]:
-        """Insert labels; their numbers, in the same order."""
-        if not rows:
-            return []
-        insert = sa.insert(labels).returning(labels.c.id, sort_by_parameter_order=True)
-        return list(connection.execute(insert, rows).scalars())
-
     def _wake(self, connection: Connection, named: dict[str, int]) -> None:
-        """Give positions to labels that waited for these predictions."""
-        table = labels.c
-        waiting: list[Any] = []
-        for part in _pages(named):
-            query = sa.select(table.id, table.external_id).where(
-                table.model_id == self.model, table.position.is_(None), table.external_id.in_(part)
-            )
-            waiting += connection.execute(query)
+        """Give positions to labels that waited for these predictions.
+
+        Raises:
+            ConflictError: an archived prediction has one of the names.
+        """
+        archived = connection.execute(self._archived()).scalar() is not None
+        if archived and self.archive.named(connection, named):
+            raise ConflictError("a prediction of this id is logged already")
+        table, asked = labels.c, ("id", "external_id", "position")
+        found = rows_among(connection, labels, asked, "external_id", named, self.model)
+        waiting = [row for row in found if row.position is None]
         if not waiting:
             return
         self._database.in_commit_order(connection, f"labels/{self.model}")
@@ -271,117 +313,98 @@ class FeedbackLog:
             connection.execute(sa.update(labels).where(table.id == row.id).values(values))
 
     def _page(self, after: int, upto: int, known: int | None = None) -> list[Judged]:
+        table = labels.c
         query = (
-            sa.select(labels, predictions)
-            .join(predictions, predictions.c.id == labels.c.prediction_id)
-            .where(
-                labels.c.model_id == self.model,
-                labels.c.position > after,
-                labels.c.position <= upto,
-            )
-            .order_by(labels.c.position)
-            .set_label_style(sa.LABEL_STYLE_TABLENAME_PLUS_COL)
+            sa.select(*_JUDGED)
+            .join(predictions, predictions.c.id == table.prediction_id)
+            .where(table.model_id == self.model, table.position > after, table.position <= upto)
+            .order_by(table.position)
         )
         if known is not None:
             query = query.where(labels.c.arrived_at <= known, predictions.c.arrived_at <= known)
         with self._database.read() as connection:
-            return [_judged(row) for row in connection.execute(query).mappings()]
+            rows: list[Any] = list(connection.execute(query))
+            if len(rows) < upto - after:
+                older = self.archive.judged(connection, after, upto, known)
+                rows += [_archived_row(label, asked) for label, asked in older]
+                rows.sort(key=_first)
+        return _judged(rows)
 
 
 class _Memory:
-    """What was said before: by idempotency key, and last by each speaker of each prediction. What
-    is new in the same call is remembered by its place among the new rows.
+    """What was said before: by idempotency key (digest, number, position), and last by each speaker
+    of each prediction (value, number, position). What is new in the same call is added.
     """
 
     def __init__(self) -> None:
-        self.keys: dict[str, tuple[str, Receipt | int]] = {}
-        self.last: dict[tuple[Any, ...], tuple[str | None, Receipt | int]] = {}
+        self.keys: dict[str, tuple[str, int, int | None]] = {}
+        self.last: dict[tuple[Any, ...], tuple[str | None, int, int | None]] = {}
 
-    def recall(self, label: Label, prediction: int | None) -> Receipt | int | None:
+    def recall(
+        self, label: Label, speaker: tuple[Any, ...] | None, text: str | None
+    ) -> Receipt | None:
         """Where the same was said before; by its key, or by what the speaker said last.
 
         Raises:
             ConflictError: the key came with something else.
         """
-        if label.idempotency_key is not None:
-            digest, before = self.keys.get(label.idempotency_key, (label.digest, None))
+        key = label.idempotency_key
+        if key is not None:
+            if key not in self.keys:
+                return None
+            digest, number, position = self.keys[key]
             if digest != label.digest:
-                raise ConflictError(
-                    f"the idempotency key {label.idempotency_key!r} came with another label before"
-                )
-            return before
-        if prediction is None or _speaker(prediction, label) not in self.last:
+                raise ConflictError(f"the idempotency key {key!r} came with another label before")
+            return Receipt(number, "known", position)
+        if speaker is None or speaker not in self.last:
             return None
-        value, receipt = self.last[_speaker(prediction, label)]
-        return receipt if value == _text(label.value) else None
-
-    def remember(self, label: Label, prediction: int | None, place: int) -> None:
-        """A new label, the `place`-th new row."""
-        if label.idempotency_key is not None:
-            self.keys[label.idempotency_key] = (label.digest, place)
-        if prediction is not None:
-            self.last[_speaker(prediction, label)] = (_text(label.value), place)
+        value, number, position = self.last[speaker]
+        return Receipt(number, "known", position) if value == text else None
 
 
-def _receipts(
-    became: Sequence[Receipt | int], rows: Sequence[dict[str, Any]], numbers: Sequence[int]
-) -> list[Receipt]:
-    """The receipt of each label: of one said before, of a new row, or of one said twice here."""
-    receipts: list[Receipt] = []
-    given: set[int] = set()
-    for what in became:
-        if isinstance(what, Receipt):
-            receipts.append(what)
-            continue
-        position = rows[what]["position"]
-        state: Any = "waiting" if position is None else "logged"
-        receipts.append(Receipt(numbers[what], "known" if what in given else state, position))
-        given.add(what)
-    return receipts
+def _is_missing(label: Label, there: set[int]) -> bool:
+    return label.prediction is not None and id_number(label.prediction) not in there
 
 
-def _speaker(prediction: int, label: Label) -> tuple[Any, ...]:
-    return (prediction, label.kind, label.source, label.reviewer)
+def _first(row: Any) -> Any:
+    return row[0]
 
 
-def _text(value: Json) -> str | None:
-    return None if value is None else json.dumps(value, allow_nan=False, separators=(",", ":"))
+_ASKED = ("features", "output", "version", "arm", "key", "external_id", "propensity", "at")
+_SAID = ("kind", "source", "reviewer", "weight", "selection", "at", "arrived_at")
+_JUDGED = [labels.c.position, labels.c.id, labels.c.value, predictions.c.id.label("prediction")]
+_JUDGED += [predictions.c[name].label(f"asked_{name}") for name in _ASKED]
+_JUDGED += [labels.c[name] for name in _SAID]
 
 
-def _value(text: str | None) -> Json:
-    return None if text is None else json.loads(text)
+def _archived_row(label: Row, asked: Row) -> tuple[Any, ...]:
+    """The columns of `_JUDGED`."""
+    first = (label["position"], label["id"], label["value"], asked["id"])
+    return (*first, *(asked[name] for name in _ASKED), *(label[name] for name in _SAID))
 
 
-def _pages(values: Iterable[Any]) -> Iterator[list[Any]]:
-    listed = list(values)
-    for start in range(0, len(listed), PAGE):
-        yield listed[start : start + PAGE]
-
-
-def _judged(row: Any) -> Judged:
-    def of(name: str) -> Any:
-        return row[f"predictions_{name}"]
-
-    return Judged(
-        position=row["labels_position"],
-        label=row["labels_id"],
-        prediction=LoggedPrediction(
-            id=of("id"),
-            features=_value(of("features")),
-            output=_value(of("output")),
-            version=of("version"),
-            arm=of("arm"),
-            key=of("key"),
-            external_id=of("external_id"),
-            propensity=of("propensity"),
-            at=of("at"),
-        ),
-        kind=row["labels_kind"],
-        value=_value(row["labels_value"]),
-        source=row["labels_source"],
-        reviewer=row["labels_reviewer"],
-        weight=row["labels_weight"],
-        selection=row["labels_selection"],
-        at=row["labels_at"],
-        arrived_at=row["labels_arrived_at"],
-    )
+def _judged(rows: Sequence[Any]) -> list[Judged]:
+    values = values_of([row[2] for row in rows])
+    features = values_of([row[4] for row in rows])
+    outputs = values_of([row[5] for row in rows])
+    made = []
+    for row, value, asked, said in zip(rows, values, features, outputs, strict=True):
+        position, label, _, number, _, _, *more = row
+        kind, source, reviewer, weight, selection, at, arrived = more[6:]
+        prediction = LoggedPrediction(number, asked, said, *more[:6])
+        made.append(
+            Judged(
+                position,
+                label,
+                prediction,
+                kind,
+                value,
+                source,
+                reviewer,
+                weight,
+                selection,
+                at,
+                arrived,
+            )
+        )
+    return made

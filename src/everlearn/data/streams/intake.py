@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -168,7 +168,7 @@ class Intake:
         raise AssertionError
 
     def _take(self, connection: Connection, messages: Sequence[Message]) -> Counts:
-        self._log.database.in_commit_order(connection, f"stream/{self._log.model}/{self._name}")
+        self._in_order(connection)
         positions, counts = self._positions(connection), Counts()
         reached, batch = dict(positions), _Batch()
         for message in messages:
@@ -181,12 +181,36 @@ class Intake:
                 self._sort(message, batch)
             except InputError as error:
                 self._set_aside(connection, message, str(error), counts)
+        self._log_batch(connection, batch, counts)
+        self._move(connection, positions, reached)
+        return counts
+
+    def _log_batch(self, connection: Connection, batch: _Batch, counts: Counts) -> None:
         logged = self._log_predictions(connection, batch.predictions, counts)
         for said in self._aside.waiting_for(connection, logged):
             self._sort(Message(*said), batch)
         self._log_labels(connection, batch.labels, counts)
-        self._move(connection, positions, reached)
-        return counts
+
+    def again(self, number: int) -> str | None:
+        """Try to log a message that is set aside: why it stays, or None once it is logged.
+
+        Raises:
+            NotFoundError: there is no such message.
+        """
+        try:
+            with self._log.database.write() as connection:
+                self._in_order(connection)
+                batch, counts = _Batch(), Counts()
+                self._sort(Message(*self._aside.take_out(connection, number)), batch)
+                self._log_batch(connection, batch, counts)
+                if counts.set_aside:  # it is as it was: nothing of this is committed
+                    raise InputError(self._aside.last_reason(connection))
+        except InputError as error:
+            return str(error)
+        return None
+
+    def _in_order(self, connection: Connection) -> None:
+        self._log.database.in_commit_order(connection, f"stream/{self._log.model}/{self._name}")
 
     def lost(self, gaps: Sequence[Lost]) -> Counts:
         """Set aside, durably, that messages are gone, and go on behind them."""
@@ -208,7 +232,7 @@ class Intake:
         gets one: there, two messages with the same bytes are one."""
         event = read_event(message.body, self._source)
         if isinstance(event, Label) and event.idempotency_key is None and message.offset is None:
-            return replace(event, idempotency_key=f"message:{digest_bytes(message.body)}")
+            return event._replace(idempotency_key=f"message:{digest_bytes(message.body)}")
         return event
 
     def _sort(self, message: Message, batch: _Batch) -> None:
@@ -271,7 +295,7 @@ class Intake:
             found = [before[name] for name in (*names, row.external_id) if name in before]
             if not found:
                 if row.id == UNNUMBERED:
-                    row = replace(row, id=self._ids.take(1)[0])
+                    row = row._replace(id=self._ids.take(1)[0])
                 rows.append(row)
                 before[row.id] = row
                 if row.external_id is not None:
@@ -344,5 +368,5 @@ class Intake:
 def _same(given: LoggedPrediction, logged: LoggedPrediction) -> bool:
     """Whether an event says what was logged; what it leaves open was filled in."""
     if given.id == UNNUMBERED:
-        given = replace(given, id=logged.id)
-    return replace(given, at=logged.at if given.at is None else given.at) == logged
+        given = given._replace(id=logged.id)
+    return given._replace(at=logged.at if given.at is None else given.at) == logged

@@ -1,0 +1,95 @@
+"""Many rows at once, for tables that are written and asked with every request: one statement that
+is prepared once, and tuples, instead of an expression for each row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+
+def insert_many(
+    connection: Connection, table: sa.Table, names: Sequence[str], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Insert rows.
+
+    Args:
+        connection: of a writing transaction.
+        table: whose columns are numbers and texts: values are given to the database as they are.
+        names: of the columns.
+        rows: their values.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: as any insert.
+    """
+    if rows:
+        text = _insert(connection.dialect.name, table.name, tuple(names))
+        connection.exec_driver_sql(text, list(rows))
+
+
+def take_numbers(connection: Connection, table: sa.Table, count: int) -> list[int]:
+    """The next values of the column `id` of a table, ascending; others get them no more.
+
+    On SQLite, where the writer is alone, they follow the largest; on PostgreSQL they come from the
+    column's sequence, and what is not used is lost.
+    """
+    if connection.dialect.name == "sqlite":
+        largest = f"SELECT coalesce(max(id), 0) FROM {table.name}"
+        first = int(connection.exec_driver_sql(largest).scalar_one()) + 1
+        return list(range(first, first + count))
+    taken = (
+        f"SELECT nextval(pg_get_serial_sequence('{table.name}', 'id')) FROM generate_series(1, %s)"
+    )
+    return sorted(connection.exec_driver_sql(taken, (count,)).scalars())
+
+
+def rows_among(
+    connection: Connection,
+    table: sa.Table,
+    names: Sequence[str],
+    column: str,
+    values: Collection[Any],
+    model: int | None,
+) -> list[Any]:
+    """The rows of which one column is among some values, in no order.
+
+    Each value is looked up in the index, however many there are. (With a list of values, SQLite
+    takes any index of `model_id` for the better one, and reads all rows of the model.)
+
+    Args:
+        names: of the columns that are asked for.
+        column: the second one, after `model_id`, of an index; or the first one, without a model.
+        values: whole numbers, or texts.
+        model: whose rows are asked for; None for those of all.
+    """
+    if not values:
+        return []
+    sqlite = connection.dialect.name == "sqlite"
+    text = _among(sqlite, table.name, tuple(names), column, model is not None)
+    asked = list(values)
+    given = (json.dumps(asked) if sqlite else asked, *(() if model is None else (model,)))
+    return list(connection.exec_driver_sql(text, given))
+
+
+@lru_cache
+def _insert(dialect: str, table: str, names: tuple[str, ...]) -> str:
+    marks = ", ".join(["?" if dialect == "sqlite" else "%s"] * len(names))
+    return f"INSERT INTO {table} ({', '.join(map(_quoted, names))}) VALUES ({marks})"
+
+
+@lru_cache
+def _among(sqlite: bool, table: str, names: tuple[str, ...], column: str, of_model: bool) -> str:
+    asked = ", ".join(f"t.{_quoted(name)}" for name in names)
+    if sqlite:  # CROSS JOIN: in this order
+        found = f"FROM json_each(?) AS one CROSS JOIN {table} AS t WHERE t.{column} = one.value"
+        return f"SELECT {asked} {found}" + (" AND t.model_id = ?" if of_model else "")
+    found = f"FROM {table} AS t WHERE t.{column} = ANY(%s)"
+    return f"SELECT {asked} {found}" + (" AND t.model_id = %s" if of_model else "")
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
