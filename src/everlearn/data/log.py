@@ -176,25 +176,27 @@ class FeedbackLog:
         query = sa.select(sa.func.max(labels.c.position)).where(labels.c.model_id == self.model)
         return int(connection.execute(query).scalar() or 0)
 
+    def first(self) -> int:
+        """The position after which all labels are kept: 0 unless old ones were deleted."""
+        with self._database.read() as connection:
+            return self.archive.kept_after(connection)
+
     def judged(self, upto: int, again: tuple[int, int]) -> set[int]:
         """The predictions with a label at a position up to `upto` and another one within `again`
         (after its first, up to its second position)."""
-        old, new = labels.alias("old"), labels.alias("new")
-        query = (
-            sa.select(old.c.prediction_id)
-            .join(
-                new, (new.c.prediction_id == old.c.prediction_id) & (new.c.model_id == self.model)
-            )
-            .where(
-                old.c.model_id == self.model,
-                old.c.position <= upto,
-                new.c.position > again[0],
-                new.c.position <= again[1],
-            )
-            .distinct()
+        table = labels.c
+        recent = sa.select(table.prediction_id).where(
+            table.model_id == self.model, table.position > again[0], table.position <= again[1]
         )
         with self._database.read() as connection:
-            return set(connection.execute(query).scalars())
+            about = set(connection.execute(recent).scalars())
+            names = ("prediction_id", "model_id", "position")
+            rows = rows_among(connection, labels, names, "prediction_id", about, None)
+        return {
+            prediction
+            for prediction, model, position in rows
+            if model == self.model and position is not None and position <= upto
+        }
 
     def read(
         self, after: int = 0, upto: int | None = None, page: int = 5000, known: int | None = None
