@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +22,8 @@ from everlearn.data.feedback import Kind, Label, LoggedPrediction, PredictionIds
 from everlearn.data.imports import import_labels
 from everlearn.data.join import LOG
 from everlearn.data.log import FeedbackLog
+from everlearn.data.review import ReviewQueue
+from everlearn.data.reviewers import Reviewers
 from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.evaluation.trial import hold_trial
 from everlearn.jobs.account import Accounts
@@ -44,7 +47,7 @@ from everlearn.registry.versions import Version
 from everlearn.rollout.rollouts import Rollouts
 from everlearn.storage.blobs import Blobs
 from everlearn.storage.copy import backup, copy_workspace
-from everlearn.storage.database import Database
+from everlearn.storage.database import Clock, Database
 from everlearn.storage.parts import PartStore
 from everlearn.storage.stores import open_blobs
 
@@ -52,7 +55,9 @@ DEFAULT = ".everlearn"
 DATABASE_NAME, BLOBS_NAME = "everlearn.db", "blobs"
 
 
-def open(location: str | os.PathLike[str] = DEFAULT, *, create: bool = True) -> Workspace:
+def open(
+    location: str | os.PathLike[str] = DEFAULT, *, create: bool = True, clock: Clock | None = None
+) -> Workspace:
     """Open a workspace; it is made if it is not there.
 
     Args:
@@ -60,6 +65,9 @@ def open(location: str | os.PathLike[str] = DEFAULT, *, create: bool = True) -> 
             database that says where the blobs are:
             ``postgresql://user@host/db?blobs=s3://bucket/prefix`` (or ``?blobs=/folder``).
         create: make it if it is not there.
+        clock: what time it is for predictions, labels, review, triggers and rollouts, microseconds
+            since 1970 UTC; the machine's unless given. With one of one's own, a simulation or a
+            replay lives through weeks in seconds. Leases and jobs keep to the machine's.
 
     Raises:
         InputError: a URL that does not say where the blobs are.
@@ -69,7 +77,7 @@ def open(location: str | os.PathLike[str] = DEFAULT, *, create: bool = True) -> 
     database_url, blobs_url = places(location)
     if not create and "://" not in os.fspath(location) and not Path(location).is_dir():
         raise NotFoundError(f"there is no workspace at {os.fspath(location)!r}")
-    database = Database.open(database_url, create=create)
+    database = Database.open(database_url, create=create, clock=clock)
     return Workspace(database, open_blobs(blobs_url))
 
 
@@ -114,7 +122,7 @@ class Workspace:
             database, blobs, self.registry, self.planner, self.queue, self._on_trial
         )
         self.accounts = Accounts(self.registry, self.parts)
-        self.ids = PredictionIds()
+        self.ids = PredictionIds(database.clock)
 
     def __enter__(self) -> Self:
         return self
@@ -421,14 +429,22 @@ class ModelHandle:
         return self.workspace.planner.plan(self.name, self.definition, request)
 
     def predict(
-        self, rows: Any, *, version: int | None = None, log: bool | None = None
+        self,
+        rows: Any,
+        *,
+        version: int | None = None,
+        log: bool | None = None,
+        propensities: Sequence[float] | None = None,
     ) -> Answer | list[Answer]:
         """Predict for a dict, a list of dicts, a table, a data frame or a file of rows.
 
         Args:
             version: number of the version that answers; the champion unless given.
             log: keep the answers in the feedback log, where labels can judge them; dicts are
-                logged unless said otherwise, other rows are not.
+                logged unless said otherwise, other rows are not. What is logged, people may be
+                asked to look at, as the model's `Review` says.
+            propensities: the chance with which each row was chosen to be acted upon, above 0, for
+                `LabelPolicy(propensity="inverse")`.
 
         Returns:
             One answer for a dict, else a list.
@@ -436,7 +452,7 @@ class ModelHandle:
         Raises:
             NotFoundError: there is no such version, or no champion yet.
             InputError: a name that is no column, or a value that is not of its kind; a table or a
-                file is to be logged.
+                file is to be logged; propensities that are no chances, or not one for each row.
         """
         records = isinstance(rows, Mapping) or (isinstance(rows, list) and len(rows) > 0)
         if log and not records:
@@ -460,7 +476,8 @@ class ModelHandle:
             for row, value in enumerate(values)
         ]
         if records and log is not False:
-            answers = self._logged([rows] if isinstance(rows, Mapping) else rows, answers)
+            listed = [rows] if isinstance(rows, Mapping) else rows
+            answers = self._logged(listed, answers, propensities)
         return answers[0] if isinstance(rows, Mapping) else answers
 
     def feedback(
@@ -571,20 +588,39 @@ class ModelHandle:
         """The model's feedback log."""
         return self.workspace.updates.log(self.name)
 
-    def _logged(self, rows: Sequence[Mapping[str, Any]], answers: list[Answer]) -> list[Answer]:
+    @property
+    def reviewers(self) -> Reviewers:
+        """Those who work the model's review queue."""
+        return Reviewers(self.log, self._queue.review)
+
+    @cached_property
+    def _queue(self) -> ReviewQueue:
+        model = self._registry.definition(self.name, self.definition).model()
+        return ReviewQueue(self.log, model.review, model.labels)
+
+    def _logged(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        answers: list[Answer],
+        propensities: Sequence[float] | None,
+    ) -> list[Answer]:
         """The answers with the ids under which they were logged."""
+        chances = [None] * len(rows) if propensities is None else [float(p) for p in propensities]
+        if len(chances) != len(rows) or not all(p is None or 0.0 < p <= 1.0 for p in chances):
+            raise InputError("propensities= takes one chance for each row, above 0 and at most 1")
         numbers = self.workspace.ids.take(len(rows))
-        self.log.append_predictions(
-            [
-                LoggedPrediction(
-                    number,
-                    plain(row),
-                    plain({"value": answer.value, "probabilities": answer.probabilities}),
-                    version=answer.version,
-                )
-                for number, row, answer in zip(numbers, rows, answers, strict=True)
-            ]
-        )
+        logged = [
+            LoggedPrediction(
+                number,
+                plain(row),
+                plain({"value": answer.value, "probabilities": answer.probabilities}),
+                version=answer.version,
+                propensity=chance,
+            )
+            for number, row, answer, chance in zip(numbers, rows, answers, chances, strict=True)
+        ]
+        self.log.append_predictions(logged)
+        self._queue.offer(logged)
         return [
             replace(answer, id=id_text(number))
             for number, answer in zip(numbers, answers, strict=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from everlearn.data.feedback import Label, PredictionIds, id_text, now
+from everlearn.data.feedback import Label, PredictionIds, id_text
 from everlearn.data.log import FeedbackLog
 from everlearn.data.policy import MATURITY, LabelPolicy, Said
 from everlearn.storage.schema import labels, predictions
@@ -86,7 +86,7 @@ def append_matured(
     """
     if policy.unlabelled != "negative" or policy.window is None:
         return 0
-    closed = (now() if at is None else at) - policy.window
+    closed = (log.database.clock() if at is None else at) - policy.window
     table, count = predictions.c, 0
     after = -1 if since is None else PredictionIds.first(since - LATE) - 1
     judged = sa.exists().where(labels.c.prediction_id == table.id, labels.c.model_id == log.model)

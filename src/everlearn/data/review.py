@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from everlearn.base import Floats, Json, SpecError
-from everlearn.data.feedback import LoggedPrediction, now
+from everlearn.data.feedback import LoggedPrediction
 from everlearn.data.hashing import mix
 from everlearn.data.log import FeedbackLog
 from everlearn.data.policy import LabelPolicy
@@ -196,7 +196,7 @@ class ReviewQueue:
         """Put them into the queue, and drop what is too much of the day."""
         if not chosen:
             return 0
-        at = now()
+        at = self._database.clock()
         with self._locked() as connection:
             cut = self._cut(connection, at)
             within = [one for one in chosen if one.promised or one.draw < one.chance * cut]
@@ -271,7 +271,7 @@ class ReviewQueue:
     def _last_cut(self) -> float:
         """The cut of today as it was known last; it only falls."""
         assert self.review is not None
-        at = now()
+        at = self._database.clock()
         if self._seen[0] != at // _DAY:
             with self._database.read() as connection:
                 self._seen = (at // _DAY, self._cut(connection, at))

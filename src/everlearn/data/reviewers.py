@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from everlearn.base import ConflictError, InputError, Json, NotFoundError
-from everlearn.data.feedback import Label, Receipt, id_text, now
+from everlearn.data.feedback import Label, Receipt, id_text
 from everlearn.data.log import FeedbackLog
 from everlearn.data.review import CLAIMED, DONE, DROPPED, SKIPPED, WAITING, Review, lock
 from everlearn.storage.schema import predictions, review_items
@@ -85,7 +85,7 @@ class Reviewers:
 
     def next(self, reviewer: str, limit: int = 1, at: int | None = None) -> list[Item]:
         """What a reviewer may take, the first first; what he has is among it. Claims nothing."""
-        at = now() if at is None else at
+        at = self._database.clock() if at is None else at
         with self._database.read() as connection:
             return self._free(connection, reviewer, limit, at)
 
@@ -103,7 +103,7 @@ class Reviewers:
             NotFoundError: there is no such item.
             ConflictError: others have it, or he answered or skipped it.
         """
-        at = now() if at is None else at
+        at = self._database.clock() if at is None else at
         with self._locked() as connection:
             if number is None:
                 found = self._free(connection, reviewer, 1, at)
@@ -130,7 +130,7 @@ class Reviewers:
         """
         if value is None:
             raise InputError("an answer is a value of the target; skip what cannot be answered")
-        at = now() if at is None else at
+        at = self._database.clock() if at is None else at
         with self._locked() as connection:
             item = self._item(connection, number)
             if "answered" not in item.claims.get(reviewer, {}):
@@ -154,7 +154,7 @@ class Reviewers:
         Raises:
             NotFoundError, ConflictError: as `claim`.
         """
-        at = now() if at is None else at
+        at = self._database.clock() if at is None else at
         with self._locked() as connection:
             item = self._open(connection, reviewer, number, at)
             self._keep(connection, item, reviewer, {"skipped": at})

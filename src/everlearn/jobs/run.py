@@ -445,6 +445,7 @@ class Run:
                 decision=decision,
                 increments=increments,
                 job_id=self.job.id,
+                created_at=self.runner.database.clock(),
             )
             queue.commit(connection, self.job, number, decision)
             crash_point("job.committing")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -68,7 +67,7 @@ class Updates:
         policy = self._model(name, definition).labels
         if policy is None or policy.window is None or policy.unlabelled != "negative":
             return 0
-        at = time.time_ns() // 1000
+        at = self._database.clock()
         count = append_matured(self.log(name), policy, at, self._matured.get(name))
         self._matured[name] = at - policy.window
         return count
@@ -167,7 +166,7 @@ class Updates:
             kept = store.read(connection, key)
         since = serves.created_at if serves else 0
         facts = Facts(
-            now=time.time_ns() // 1000,
+            now=self._database.clock(),
             labels=labels,
             champion=champion,
             version=newest.number if newest else None,
@@ -209,7 +208,7 @@ class Updates:
         self, connection: sa.Connection, name: str, asked: list[store.Asked], job: int | None = None
     ) -> None:
         key = model_id(connection, name, lock=True)
-        store.keep(connection, key, asked, time.time_ns() // 1000, job)
+        store.keep(connection, key, asked, self._database.clock(), job)
 
     def _taken(self, name: str) -> int:
         """The position of the last label that a version was learned from."""

@@ -7,7 +7,6 @@ process that looks, whichever ended.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, cast
@@ -78,7 +77,7 @@ class Rollouts:
             plan=plain(to_config(plan)),
             candidate=candidate,
             champion=champion,
-            since=first_id(),
+            since=PredictionIds.first(self._database.clock()),
             position=_log(self._database, connection, model).head(connection),
             reason=reason,
         )
@@ -182,7 +181,7 @@ class Rollouts:
                 connection,
                 rollout,
                 stage=rollout.stage + 1,
-                since=first_id(),
+                since=PredictionIds.first(self._database.clock()),
                 position=_log(self._database, connection, model).head(connection),
                 seen={},
             )
@@ -276,11 +275,6 @@ def with_traffic(seen: Seen, traffic: Mapping[str, Traffic], stage: Stage) -> Se
         requests = made[CANDIDATE].requests, made[CHAMPION].requests
         ratio = TrafficRatio(stage.share).seen(*requests)
     return replace(seen, candidate=made[CANDIDATE], champion=made[CHAMPION], ratio=ratio)
-
-
-def first_id() -> int:
-    """An id of predictions below all that are made from now on."""
-    return (time.time_ns() // 1_000_000 - PredictionIds.EPOCH) << 21
 
 
 def _log(database: Database, connection: Connection, model: str) -> FeedbackLog:

@@ -69,7 +69,7 @@ class Models:
         self._labelled = Counter(
             "everlearn_labels_total", "Labels received.", ["model"], registry=self.registry
         )
-        ids = PredictionIds()
+        ids = PredictionIds(registry.database.clock)
         self.predictors = {
             name: Predictor(
                 name, registry, updates.log(name), rollouts, ids, self._review_queue(name)

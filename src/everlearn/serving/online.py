@@ -176,6 +176,7 @@ class OnlineLearner:
                     metrics=plain(dict(tail.metrics.results(positive=tail.fold.positive))),
                     decision=decision,
                     increments=[increment],
+                    created_at=self._registry.database.clock(),
                 )
                 crash_point("online.committing")
                 alias = aliases.CHAMPION if passed else aliases.CANDIDATE

@@ -34,6 +34,7 @@ from everlearn.base import (
 )
 
 Dialect = Literal["sqlite", "postgresql"]
+Clock = Callable[[], int]
 
 _PATIENCE_SECONDS = 120.0
 _LEFT_TO_PARENT: list[Engine] = []
@@ -45,29 +46,35 @@ class Database:
     """Tables of a workspace. Safe for many threads and processes; survives fork; can be pickled.
 
     Make one with `Database.open`.
+
+    Attributes:
+        clock: what time it is for what happens in the workspace, microseconds since 1970 UTC; a
+            copy in another process has the machine's.
     """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, clock: Clock | None = None) -> None:
         self._url = url
+        self.clock = clock or _now
         self._lock = threading.Lock()
         self._writing = threading.local()
         self._connect()
 
     @classmethod
-    def open(cls, url: str, *, create: bool = True) -> Database:
+    def open(cls, url: str, *, create: bool = True, clock: Clock | None = None) -> Database:
         """Open a workspace's database, made and brought up to date first. Many processes may.
 
         Args:
             url: ``sqlite:///path`` or ``postgresql+psycopg://user@host:port/database``
                 (``?options=-csearch_path%3Dname`` chooses a schema of it).
             create: make the tables if there are none.
+            clock: see `Database`; the machine's unless given.
 
         Raises:
             NotFoundError: there is none, and `create` is false.
             InputError: a URL of another kind.
             StorageError: unreachable, damaged, or made by a newer release.
         """
-        database = cls(_parse(url))
+        database = cls(_parse(url), clock)
         try:
             database._prepare(create)
         except BaseException:
@@ -189,6 +196,10 @@ class Database:
             with _failures(self._url), self._writer.connect() as connection:
                 _patiently(lambda: _use_wal(connection))
         upgrade(self, create)
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
 
 
 def _parse(url: str) -> URL:
