@@ -43,9 +43,12 @@ EXPECTED = {
     ("POST", "/v1/models/{model}/review/{number}/claim"): {"review"},
     ("POST", "/v1/models/{model}/review/{number}/answer"): {"review"},
     ("POST", "/v1/models/{model}/review/{number}/skip"): {"review"},
+    ("POST", "/v1/models/{model}/review/{number}/release"): {"review"},
     ("GET", "/v1/models/{model}/triggers"): {"operate"},
     ("GET", "/v1/models/{model}/quarantine"): {"operate"},
     ("POST", "/v1/models/{model}/quarantine/release"): {"operate"},
+    ("GET", "/v1/models/{model}/set-aside"): {"operate"},
+    ("POST", "/v1/models/{model}/set-aside/{number}/release"): {"operate"},
     ("GET", "/v1/models/{model}/events"): ALL,
     ("GET", "/v1/audit"): {"admin"},
     ("GET", "/readyz"): ALL,
@@ -57,6 +60,15 @@ EXPECTED = {
     ("GET", "/console"): ALL,
     ("GET", "/console/models/{model}"): {"operate"},
     ("GET", "/console/models/{model}/{what}"): {"operate"},
+    ("GET", "/console/events"): ALL,
+    ("GET", "/console/models/{model}/events"): {"operate", "review"},
+    ("GET", "/console/models/{model}/review"): {"review"},
+    ("POST", "/console/models/{model}/review"): {"review"},
+    ("GET", "/console/models/{model}/review/{number}"): {"review"},
+    ("POST", "/console/models/{model}/review/{number}/{verb}"): {"review"},
+    ("GET", "/console/models/{model}/do/{action}"): {"operate"},
+    ("POST", "/console/models/{model}/do/{action}"): {"operate"},
+    ("GET", "/console/models/{model}/jobs/{number}"): {"operate"},
     ("GET", "/console/models/{model}/versions/{number}"): {"operate"},
     ("GET", "/console/models/{model}/rollouts/{number}"): {"operate"},
 }
@@ -111,6 +123,7 @@ def test_every_route_method_and_role(
     paths = sorted({path for _, path in routes} - FOR_ALL)
     for path in paths:
         url = path.replace("{model}", "m").replace("{number}", "1").replace("{what}", "jobs")
+        url = url.replace("{verb}", "skip").replace("{action}", "run")
         url += "?seconds=0" if path.endswith("/events") else ""
         for method in METHODS:
             answer = client.request(method, url)

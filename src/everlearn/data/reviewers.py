@@ -89,6 +89,11 @@ class Reviewers:
         with self._database.read() as connection:
             return self._free(connection, reviewer, limit, at)
 
+    def show(self, number: int) -> Item:
+        """One item, whoever has it. Raises `NotFoundError`."""
+        with self._database.read() as connection:
+            return self._item(connection, number)
+
     def claim(self, reviewer: str, number: int | None = None, at: int | None = None) -> Item | None:
         """Give an item to a reviewer, until the claim expires; claimed again, that is later.
 
@@ -160,6 +165,21 @@ class Reviewers:
             self._keep(connection, item, reviewer, {"skipped": at})
             return self._item(connection, number)
 
+    def release(self, reviewer: str, number: int) -> Item:
+        """End the claim of a reviewer: others may take the item, and so may he again.
+
+        Raises:
+            NotFoundError: there is no such item.
+            ConflictError: he has no claim on it.
+        """
+        with self._locked() as connection:
+            item = self._item(connection, number)
+            if "until" not in item.claims.get(reviewer, {}):
+                raise ConflictError(f"{reviewer!r} has not taken item {number}")
+            claims = {name: said for name, said in item.claims.items() if name != reviewer}
+            self._store(connection, item, claims)
+            return self._item(connection, number)
+
     # --- inside ---
 
     def _free(self, connection: Connection, reviewer: str, limit: int, at: int) -> list[Item]:
@@ -191,9 +211,11 @@ class Reviewers:
     def _keep(
         self, connection: Connection, item: Item, reviewer: str, said: Mapping[str, int]
     ) -> None:
-        claims = {**item.claims, reviewer: said}
+        self._store(connection, item, {**item.claims, reviewer: said})
+
+    def _store(self, connection: Connection, item: Item, claims: Claims) -> None:
         verbs = Counter(verb for one in claims.values() for verb in one)
-        state = CLAIMED
+        state = CLAIMED if claims else WAITING
         if verbs["answered"] >= item.wanted:
             state = DONE
         elif verbs["skipped"] >= item.wanted:

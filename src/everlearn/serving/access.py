@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 
 from pydantic_core import from_json
 from starlette.concurrency import run_in_threadpool
@@ -44,7 +45,7 @@ before anything is answered."""
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 COOKIE = "everlearn_key"
-"""In which a browser keeps its key. It counts for reading pages, and nowhere else."""
+"""In which a browser keeps its key. It counts for pages and their forms, and nowhere else."""
 
 EndpointT = TypeVar("EndpointT")
 _ROLES_OF, _PAGE_OF = "everlearn_roles", "everlearn_page"
@@ -65,8 +66,9 @@ def needs(*roles: str) -> Callable[[EndpointT], EndpointT]:
 
 
 def page(refusal: Callable[[Refused], Response]) -> Callable[[EndpointT], EndpointT]:
-    """Declare that a route answers a page to read: a browser may show its key in `COOKIE`, and is
-    told by another page when it is refused. It goes below `needs`."""
+    """Declare that a route answers a browser, which may show its key in `COOKIE` and is told by a
+    page when it is refused. Where it changes something, the browser must say that a page of this
+    server asked (`Origin`). It goes below `needs`."""
 
     def declare(endpoint: EndpointT) -> EndpointT:
         setattr(endpoint, _PAGE_OF, refusal)
@@ -134,7 +136,7 @@ class Places:
                     child.get("path_params", {}).get("model"),
                     everybody=roles.issuperset(ROLES),
                     changes=method not in READING and bool(roles) and roles <= CHANGES,
-                    refusal=getattr(target, _PAGE_OF, None) if method in READING else None,
+                    refusal=getattr(target, _PAGE_OF, None),
                 )
                 return place, True
         # nothing answers: whoever has a key is told 404 or 405
@@ -248,7 +250,9 @@ class Access:
 
     async def _admitted(self, scope: Scope, place: Place) -> ApiKey | None:
         """The key of a request that may go on. Raises `Refused`."""
-        secret = _secret(scope, in_cookie=place.refusal is not None)
+        secret, in_cookie = _secret(scope), False
+        if secret is None and place.refusal is not None:
+            secret, in_cookie = _from_cookie(scope), True
         required, key = await self._checked.look(secret)
         if not required:
             _check_local(scope)
@@ -261,6 +265,8 @@ class Access:
             raise Refused(403, f"the role {key.role} may not do this (may: {who})", key=key.id)
         elif not place.takes(key.model):
             raise Refused(403, f"this key is for the model {key.model!r} only", key=key.id)
+        elif in_cookie and scope["method"] not in READING and not _is_own(scope):
+            raise Refused(403, "this was not sent from a page of this server", key=key.id)
         if not place.roles:
             raise Refused(403, "nobody may do this: no role is declared")
         wait = self._buckets.take(_address(scope) if key is None else key.id)
@@ -274,7 +280,7 @@ class Access:
         """Answer a request once it is in the audit log."""
         key: ApiKey | None = scope[KEY]
         model = place.model if place.model in self._models else None
-        detail: Json = {"address": _address(scope), "body": _shown(body)}
+        detail: Json = {"address": _address(scope), "body": _shown(scope, body)}
 
         async def note(status: int) -> None:
             number = None if key is None else key.id
@@ -325,18 +331,25 @@ def is_loopback(host: str) -> bool:
 def _check_local(scope: Scope) -> None:
     """Without keys: only this machine, and no page of another site in its browser, whether it
     says where it comes from or has its own name point here. Raises `Refused`."""
-    host, origin = b"", None
-    for name, value in scope["headers"]:
-        if name == b"host":
-            host = value
-        elif name == b"origin":
-            origin = value
+    host, origin = _said(scope)
     name = _name_of(host.decode("latin-1"))
     local = name == "localhost" or is_loopback(name)
     foreign = origin is not None and origin.split(b"://")[-1] != host
     if not is_loopback(_address(scope) or "") or not local or foreign:
         remedy = "only this machine may call: make a key (everlearn key create)"
         raise Refused(403, f"this workspace has no key, so that {remedy}")
+
+
+def _is_own(scope: Scope) -> bool:
+    """Whether a browser says that a page of this server sent a request."""
+    host, origin = _said(scope)
+    return origin is not None and host != b"" and origin.split(b"://")[-1] == host
+
+
+def _said(scope: Scope) -> tuple[bytes, bytes | None]:
+    """The headers Host and Origin."""
+    headers = dict(scope["headers"])
+    return headers.get(b"host", b""), headers.get(b"origin")
 
 
 def _name_of(host: str) -> str:
@@ -346,16 +359,16 @@ def _name_of(host: str) -> str:
     return host.partition(":")[0].lower()
 
 
-def _secret(scope: Scope, in_cookie: bool) -> str | None:
-    """The secret that a request shows: in its header or, where that may be, in its cookie."""
+def _secret(scope: Scope) -> str | None:
+    """The secret that a request shows in its header; "", which is none, where that is malformed."""
     found = [value for name, value in scope["headers"] if name == b"authorization"]
-    if in_cookie and not found:
-        return _from_cookie(scope)
-    if len(found) != 1:
+    if not found:
         return None
+    if len(found) != 1:
+        return ""
     scheme, _, secret = found[0].partition(b" ")
     if scheme.lower() != b"bearer" or not secret:
-        return None
+        return ""
     return str(secret.strip().decode("latin-1"))
 
 
@@ -371,10 +384,12 @@ def _address(scope: Scope) -> str | None:
     return client[0] if client else None
 
 
-def _shown(body: bytes) -> Any:
-    """A body as it is kept in the audit log: JSON, where it is short."""
+def _shown(scope: Scope, body: bytes) -> Any:
+    """A body as it is kept in the audit log: JSON or the fields of a form, where it is short."""
     if not body or len(body) > 1000:
         return None
+    if (b"content-type", b"application/x-www-form-urlencoded") in scope["headers"]:
+        return dict(parse_qsl(body.decode(errors="replace").replace("\0", "")))
     try:
         return from_json(body, allow_inf_nan=False)
     except ValueError:

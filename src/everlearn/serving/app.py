@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Path, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from everlearn.base import ConflictError, EverlearnError, InputError, Json, NotFoundError
@@ -22,6 +23,7 @@ from everlearn.jobs.update import Updates
 from everlearn.registry.keys import ApiKey
 from everlearn.registry.registry import Registry
 from everlearn.rollout.rollouts import Rollouts
+from everlearn.serving import operating
 from everlearn.serving.access import KEY, OPEN, needs
 from everlearn.serving.bodies import FeedbackBody, LabelBody, PredictBody, PromoteBody, RollbackBody
 from everlearn.serving.console.routes import add_console
@@ -69,7 +71,7 @@ class Models:
         self._labelled = Counter(
             "everlearn_labels_total", "Labels received.", ["model"], registry=self.registry
         )
-        ids = PredictionIds(registry.database.clock)
+        ids = self.ids = PredictionIds(registry.database.clock)
         self.predictors = {
             name: Predictor(
                 name, registry, updates.log(name), rollouts, ids, self._review_queue(name)
@@ -186,23 +188,23 @@ def make_app(
     _add_rollouts(app, models)
     add_review(app, models)
     _add_health(app, models)
-    add_console(app, models.console())
+    add_console(app, models.console(), models)
     return app
 
 
 def _add_events(app: FastAPI, models: Models) -> None:
     @app.post("/v1/models/{model}/predict", tags=["events"])
     @needs("predict")
-    async def predict(model: str, body: PredictBody) -> JSONResponse:
+    async def predict(model: str, body: PredictBody) -> Response:
         """Predict, and log what was answered."""
-        return JSONResponse(await models.predict(model, body))
+        return answer(await models.predict(model, body))
 
     @app.post("/v1/models/{model}/feedback", tags=["events"])
     @needs("feedback")
-    async def feedback(model: str, body: FeedbackBody, request: Request) -> JSONResponse:
+    async def feedback(model: str, body: FeedbackBody, request: Request) -> Response:
         """Say what was right. Acknowledged once it is durable; said twice, it counts once."""
         _attribute(body, request.scope[KEY])
-        return JSONResponse(await run_in_threadpool(models.label, model, body))
+        return answer(await run_in_threadpool(models.label, model, body))
 
 
 def _add_models(app: FastAPI, models: Models) -> None:
@@ -247,35 +249,19 @@ def _add_models(app: FastAPI, models: Models) -> None:
     @needs("operate")
     def add_job(model: str) -> Json:
         """Queue a job for the labels that are new."""
-        models.predictor(model)
-        found = models.updates.plan(model, models.versions.definition(model).number)
-        if isinstance(found, int):
-            return {"job": found}
-        return {"job": None, "decision": found.to_json()}
+        return operating.run_job(models, model)
 
     @app.post("/v1/models/{model}/promote", tags=["models"])
     @needs("operate")
     def promote(model: str, body: PromoteBody) -> Json:
         """Make a version champion."""
-        predictor = models.predictor(model)
-        champion = models.versions.champion(model)
-        expected = None if champion is None else champion.number
-        if "expected" in body.model_fields_set:
-            expected = body.expected
-        moved = models.versions.promote(
-            model, body.version, expected=expected, reason="promoted over HTTP"
-        )
-        predictor.refresh()
-        return moved.to_json()
+        return operating.promote(models, model, body)
 
     @app.post("/v1/models/{model}/rollback", tags=["models"])
     @needs("operate")
     def rollback(model: str, body: RollbackBody | None = None) -> Json:
         """Go back to an earlier champion."""
-        predictor = models.predictor(model)
-        moved = models.versions.rollback(model, None if body is None else body.to)
-        predictor.refresh()
-        return moved.to_json()
+        return operating.roll_back(models, model, body)
 
 
 def _add_rollouts(app: FastAPI, models: Models) -> None:
@@ -297,10 +283,7 @@ def _add_rollouts(app: FastAPI, models: Models) -> None:
     @needs("operate")
     def stop_rollout(model: str) -> Json:
         """End the rollout that is running; the champion stays."""
-        predictor = models.predictor(model)
-        ended = models.rollouts.stop(model, "stopped over HTTP")
-        predictor.refresh()
-        return ended.to_json()
+        return operating.stop_rollout(models, model)
 
 
 def _add_health(app: FastAPI, models: Models) -> None:
@@ -321,6 +304,11 @@ def _add_health(app: FastAPI, models: Models) -> None:
     async def metrics() -> Response:
         """For Prometheus."""
         return Response(generate_latest(models.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def answer(said: Json) -> Response:
+    """An answer that may be long, written out faster than `JSONResponse` does."""
+    return Response(to_json(said), media_type="application/json")
 
 
 async def _failed(request: Request, error: Exception) -> JSONResponse:

@@ -117,7 +117,7 @@ class Events:
         self.streams += 1
         try:
             yield f"retry: 1000\nid: {cursor}\n\n"
-            while not await _is_over(request):
+            while not await is_over(request):
                 try:
                     found = await run_in_threadpool(self.read, model, cursor, told)
                 except EverlearnError:  # the database is away: so is this stream, for a while
@@ -194,7 +194,7 @@ def _of(table: sa.Table, model: int) -> sa.ColumnElement[bool]:
     return table.c.model_id == model
 
 
-async def _is_over(request: Request) -> bool:
+async def is_over(request: Request) -> bool:
     """Whether the client is gone, or the server is about to be."""
     ending = getattr(request.app.state, "ending", None)
     return bool(ending is not None and ending()) or await request.is_disconnected()

@@ -10,8 +10,10 @@ from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from everlearn.base import Json
-from everlearn.data.reviewers import SOURCE, Reviewers
+from everlearn.data.reviewers import Reviewers
+from everlearn.data.streams.aside import listed
 from everlearn.registry.keys import ApiKey
+from everlearn.serving import operating
 from everlearn.serving.access import ADMIN, KEY, needs
 from everlearn.serving.bodies import Body, Name, Value
 from everlearn.serving.events import Events
@@ -69,7 +71,7 @@ def _add_queue(app: FastAPI, models: Models) -> None:
         reviewer: Annotated[str | None, Query(min_length=1, max_length=200)] = None,
     ) -> Json:
         """What a reviewer may take, the first first, and how many there are in each state."""
-        name = _named(request, reviewer)
+        name = named(request, reviewer)
         queue = people(model)
         items = [item.to_json() for item in queue.next(name, limit)]
         return {"reviewer": name, "counts": queue.counts(), "items": items}
@@ -92,11 +94,9 @@ def _add_queue(app: FastAPI, models: Models) -> None:
     @needs("review")
     def answer(model: str, number: Number, request: Request, body: AnswerBody) -> Json:
         """Say what is right. It is a label of the kind "human", durable once acknowledged."""
-        key: ApiKey | None = request.scope[KEY]
-        source = SOURCE if key is None or key.source is None else key.source
-        name = _reviewer(request, body)
-        receipt = people(model).answer(name, number, body.value, source=source)
-        models.after_labels()
+        receipt = operating.answer_review(
+            models, model, _reviewer(request, body), number, body.value, request.scope[KEY]
+        )
         return {"label": receipt.label, "state": receipt.state, "position": receipt.position}
 
     @app.post("/v1/models/{model}/review/{number}/skip", tags=["review"])
@@ -106,6 +106,14 @@ def _add_queue(app: FastAPI, models: Models) -> None:
     ) -> Json:
         """Leave a prediction to others."""
         return {"item": people(model).skip(_reviewer(request, body), number).to_json()}
+
+    @app.post("/v1/models/{model}/review/{number}/release", tags=["review"])
+    @needs("review")
+    def release_claim(
+        model: str, number: Number, request: Request, body: ReviewerBody | None = None
+    ) -> Json:
+        """Give back a prediction that was taken, before the claim expires."""
+        return {"item": people(model).release(_reviewer(request, body), number).to_json()}
 
 
 def _add_operations(app: FastAPI, models: Models) -> None:
@@ -128,12 +136,23 @@ def _add_operations(app: FastAPI, models: Models) -> None:
     @needs("operate")
     def release(model: str, body: ReleaseBody) -> Json:
         """Believe a source again; a job learns what of it was set aside and waits to be learned."""
-        models.predictor(model)
-        definition = models.versions.definition(model).number
-        found = models.updates.release(model, definition, body.source)
-        if isinstance(found, int):
-            return {"job": found}
-        return {"job": None, "decision": found.to_json()}
+        return operating.release_source(models, model, body.source)
+
+    @app.get("/v1/models/{model}/set-aside", tags=["quarantine"])
+    @needs("operate")
+    def list_set_aside(
+        model: str,
+        limit: Limit = 100,
+        before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
+    ) -> Json:
+        """Messages of streams that could not be logged, with their reasons; newest first."""
+        return {"set_aside": listed(models.predictor(model).log, limit, before)}
+
+    @app.post("/v1/models/{model}/set-aside/{number}/release", tags=["quarantine"])
+    @needs("operate")
+    def release_message(model: str, number: Number) -> Json:
+        """Try to log a message again; it stays, with the reason, if that is not possible."""
+        return operating.release_message(models, model, number)
 
 
 def _add_stream(app: FastAPI, models: Models) -> None:
@@ -163,10 +182,10 @@ def _add_stream(app: FastAPI, models: Models) -> None:
 
 
 def _reviewer(request: Request, body: ReviewerBody | None) -> str:
-    return _named(request, None if body is None else body.reviewer)
+    return named(request, None if body is None else body.reviewer)
 
 
-def _named(request: Request, said: str | None) -> str:
+def named(request: Request, said: str | None) -> str:
     """Who works: the one that the key stands for; without keys, and for admins, who is named.
 
     Raises:

@@ -61,6 +61,11 @@ class Address:
         """The URL without secrets and options of the client."""
         return f"{self.scheme}://{self.hosts}/{'/'.join(self.parts)}?group={self.group}"
 
+    @property
+    def source(self) -> str:
+        """Of labels that name none: the kind of stream and its path."""
+        return f"{self.scheme}:{('/' if self.scheme == 'mqtt' else ':').join(self.parts)}"
+
     def path(self, *names: str) -> tuple[str, ...]:
         """The parts of the path, one for each name. Raises `InputError` if there are others."""
         if len(self.parts) != len(names):

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from everlearn.base import Json, digest_bytes
+from everlearn.base import Json, NotFoundError, digest_bytes
 from everlearn.data.feedback import now
 from everlearn.data.log import FeedbackLog
 from everlearn.storage.schema import stream_set_aside
@@ -113,6 +113,23 @@ class SetAside:
         connection.execute(sa.insert(stream_set_aside).values(row))
         return True
 
+    def take_out(self, connection: Connection, number: int) -> tuple[int, int | None, bytes]:
+        """Take out one message: (partition, offset, body). Raises `NotFoundError`."""
+        mine = _numbered(self._log, number) & (stream_set_aside.c.stream == self._stream)
+        row = connection.execute(sa.select(stream_set_aside).where(mine)).first()
+        if row is None:
+            raise NotFoundError(f"no message {number} is set aside")
+        connection.execute(sa.delete(stream_set_aside).where(mine))
+        return row.partition, row.offset, row.body.encode()
+
+    def last_reason(self, connection: Connection) -> str:
+        """Why the message was set aside that was last."""
+        table = stream_set_aside.c
+        query = sa.select(table.reason).where(
+            table.model_id == self._log.model, table.stream == self._stream
+        )
+        return str(connection.execute(query.order_by(table.id.desc()).limit(1)).scalar_one())
+
     def waiting_for(
         self, connection: Connection, predictions: Iterable[int]
     ) -> list[tuple[int, int | None, bytes]]:
@@ -129,6 +146,37 @@ class SetAside:
             connection.execute(sa.delete(stream_set_aside).where(mine))
         found.sort(key=lambda row: row.id)
         return [(row.partition, row.offset, row.body.encode()) for row in found]
+
+
+def listed(log: FeedbackLog, limit: int, before: int | None = None) -> list[Json]:
+    """Messages of all streams of a model, newest first, each with its number and stream.
+
+    Args:
+        before: those with a smaller number only.
+    """
+    table = stream_set_aside
+    names = ("id", "stream", "partition", "offset", "reason", "body", "count", "at")
+    query = sa.select(*(table.c[name] for name in names)).where(table.c.model_id == log.model)
+    if before is not None:
+        query = query.where(table.c.id < before)
+    with log.database.read() as connection:
+        rows = connection.execute(query.order_by(table.c.id.desc()).limit(limit)).mappings()
+        return [dict(row) for row in rows]
+
+
+def stream_of(log: FeedbackLog, number: int) -> str:
+    """The stream that a message came from. Raises `NotFoundError`."""
+    query = sa.select(stream_set_aside.c.stream).where(_numbered(log, number))
+    with log.database.read() as connection:
+        found = connection.execute(query).scalar()
+    if found is None:
+        raise NotFoundError(f"no message {number} is set aside")
+    return str(found)
+
+
+def _numbered(log: FeedbackLog, number: int) -> sa.ColumnElement[bool]:
+    table = stream_set_aside.c
+    return sa.and_(table.model_id == log.model, table.id == number)
 
 
 def pages(values: Iterable[Any]) -> Iterator[list[Any]]:

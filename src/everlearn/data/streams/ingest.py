@@ -9,6 +9,7 @@ from everlearn.base import InputError
 from everlearn.data.feedback import PredictionIds
 from everlearn.data.log import FeedbackLog
 from everlearn.data.streams.address import FORMS, Address
+from everlearn.data.streams.aside import stream_of
 from everlearn.data.streams.intake import Counts, Intake, Stream
 
 Progress = Callable[[Counts], None]
@@ -40,7 +41,20 @@ def open_stream(url: str) -> Stream:
 
 def intake_of(url: str, log: FeedbackLog, ids: PredictionIds) -> Intake:
     """What was taken from the stream at a URL, without a connection to it."""
-    return Intake(log, ids, Address.of(url).name, "")
+    address = Address.of(url)
+    return Intake(log, ids, address.name, address.source)
+
+
+def take_again(log: FeedbackLog, ids: PredictionIds, number: int) -> str | None:
+    """Try to log a message that was set aside.
+
+    Returns:
+        Why it stays there; None once it is logged.
+
+    Raises:
+        NotFoundError: there is no such message.
+    """
+    return intake_of(stream_of(log, number), log, ids).again(number)
 
 
 def ingest(

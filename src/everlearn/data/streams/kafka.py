@@ -41,7 +41,7 @@ class KafkaStream:
             ) from error
         self._kafka = confluent_kafka
         [self._topic] = address.path("topic")
-        self.name, self.source = address.name, f"kafka:{self._topic}"
+        self.name, self.source = address.name, address.source
         given = {"sasl.username": address.user, "sasl.password": address.password}
         settings: dict[str, Any] = {
             "log_level": 3,

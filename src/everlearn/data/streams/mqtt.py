@@ -63,7 +63,7 @@ class MqttStream:
         tls = address.options.get("tls", "0") != "0"
         self._host, self._port = _place(address.hosts, TLS_PORT if tls else PORT)
         self._topic = "/".join(address.parts)
-        self.name, self.source = address.name, f"mqtt:{self._topic}"
+        self.name, self.source = address.name, address.source
         self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=f"{address.group}-{digest_bytes(self._topic.encode())[:16]}",

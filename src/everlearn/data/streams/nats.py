@@ -52,7 +52,7 @@ class NatsStream:
             ) from error
         self._nats, self._address = nats, address
         self._stream, self._subject = address.path("stream", "subject")
-        self.name, self.source = address.name, f"nats:{self._stream}:{self._subject}"
+        self.name, self.source = address.name, address.source
         unknown = address.options.keys() - _OPTIONS.keys()
         if unknown:
             raise InputError(f"nats:// has no option {sorted(unknown)}; it has {sorted(_OPTIONS)}")

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from everlearn.base import Json
+from everlearn.data.review import CLAIMED, WAITING
 from everlearn.registry.aliases import CHAMPION
 from everlearn.registry.models import model_id
 from everlearn.rollout.store import RUNNING
@@ -27,7 +28,7 @@ MOST = 1 << 62
 
 def overview(connection: Connection, names: Iterable[str]) -> list[Json]:
     """Each of these models: its champion and why, how many versions and labels it has, what is
-    open. Six queries."""
+    open. Seven queries."""
     models = connection.execute(
         sa.select(schema.models.c.id, schema.models.c.name)
         .where(schema.models.c.name.in_(list(names)))
@@ -42,6 +43,11 @@ def overview(connection: Connection, names: Iterable[str]) -> list[Json]:
         connection, sa.select(rollout.model_id, rollout.id, rollout.candidate, rollout.stage)
         .where(rollout.model_id.in_(ids), rollout.state == RUNNING)
     )  # fmt: skip
+    item = schema.review_items.c
+    waiting = sa.select(item.model_id, sa.func.count().label("n")).where(
+        item.model_id.in_(ids), item.state.in_((WAITING, CLAIMED))
+    )
+    review = _first_by_model(connection, waiting.group_by(item.model_id))
     held = schema.quarantined_sources.c
     sources = sa.select(held.model_id, sa.func.count().label("n")).where(
         held.model_id.in_(ids), held.released_at.is_(None)
@@ -54,6 +60,7 @@ def overview(connection: Connection, names: Iterable[str]) -> list[Json]:
             "versions": versions.get(row.id, 0),
             "labels": labels.get(row.id, 0),
             "rollout": running.get(row.id),
+            "review": review[row.id]["n"] if row.id in review else 0,
             "quarantined": quarantined[row.id]["n"] if row.id in quarantined else 0,
         }
         for row in models
@@ -118,6 +125,57 @@ def jobs(connection: Connection, model: str, before: int = MOST, limit: int = PA
     )  # fmt: skip
     query = sa.select(*(table.c[name] for name in names))
     return _newest(connection, query, table, model, before, limit)
+
+
+def job(connection: Connection, model: str, number: int) -> Json | None:
+    """One job with its plan, and the decisions of triggers that asked for it. Two queries."""
+    table, said = schema.jobs, schema.trigger_decisions
+    key = model_id(connection, model)
+    query = sa.select(table).where(table.c.model_id == key, table.c.id == number)
+    found = connection.execute(query).mappings().first()
+    if found is None:
+        return None
+    asked = sa.select(said).where(said.c.model_id == key, said.c.job_id == number)
+    triggers = connection.execute(asked.order_by(said.c.id).limit(PAGE)).mappings()
+    return dict(found) | {"triggers": [dict(row) for row in triggers]}
+
+
+def quarantine(
+    connection: Connection, model: str, before: int = MOST, limit: int = PAGE
+) -> list[Json]:
+    """Sources that are or were set aside, by when that was, newest first."""
+    table = schema.quarantined_sources
+    query = sa.select(table).where(
+        table.c.model_id == model_id(connection, model), table.c.at < before
+    )
+    query = query.order_by(table.c.at.desc(), table.c.source).limit(limit)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def set_aside(
+    connection: Connection, model: str, before: int = MOST, limit: int = PAGE
+) -> list[Json]:
+    """Messages of streams that could not be logged, newest first."""
+    table = schema.stream_set_aside
+    names = ("id", "stream", "partition", "offset", "reason", "body", "count", "at")
+    query = sa.select(*(table.c[name] for name in names))
+    return _newest(connection, query, table, model, before, limit)
+
+
+def aside_count(connection: Connection, model: str) -> int:
+    """How many messages of streams are set aside."""
+    table = schema.stream_set_aside.c
+    query = sa.select(sa.func.count()).where(table.model_id == model_id(connection, model))
+    return int(connection.execute(query).scalar_one())
+
+
+def reviewing(connection: Connection, model: str) -> dict[str, int]:
+    """How many predictions of the review queue are in each state."""
+    item = schema.review_items.c
+    query = sa.select(item.state, sa.func.count()).where(
+        item.model_id == model_id(connection, model)
+    )
+    return {state: int(count) for state, count in connection.execute(query.group_by(item.state))}
 
 
 def triggers(

@@ -1,69 +1,48 @@
-"""The console's routes: pages for browsers, which change nothing; and a way to show them a key."""
+"""The console's routes: pages to read, and a way to show them a key."""
 
 from __future__ import annotations
 
 import re
 from importlib import resources
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Path, Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from fastapi.responses import Response
 
-from everlearn.base import Json, NotFoundError
 from everlearn.registry.keys import ApiKey
-from everlearn.serving.access import ADMIN, COOKIE, KEY, OPEN, needs, page
-from everlearn.serving.console import queries, views, words
+from everlearn.serving.access import COOKIE, KEY, OPEN, needs, page
+from everlearn.serving.console import queries, render, views
+from everlearn.serving.console.actions import add_actions
+from everlearn.serving.console.desk import add_desk
+from everlearn.serving.console.live import add_live
+from everlearn.serving.console.render import HOME, SAFE, refused
 from everlearn.serving.console.views import Source
 from everlearn.serving.limits import Refused
 
-HOME = "/console"
-TITLES = {
-    "versions": "Versions",
-    "jobs": "Jobs",
-    "triggers": "Triggers",
-    "rollouts": "Rollouts",
-    "moves": "Moves",
-}
+if TYPE_CHECKING:
+    from everlearn.serving.app import Models
+
 FILES = {"console.css": "text/css", "console.js": "text/javascript"}
-SAFE = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self';"
-    " connect-src 'self'; img-src data:; form-action 'self'; frame-ancestors 'none';"
-    " base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-"""Headers of all pages: nothing from elsewhere, and no script within a page."""
 
 Before = Annotated[int, Query(ge=1, le=queries.MOST)]
 Number = Annotated[int, Path(ge=1, lt=2**63)]
-Listed = Literal["versions", "jobs", "triggers", "rollouts", "moves"]
+Listed = Literal[
+    "versions", "jobs", "triggers", "rollouts", "moves", "quarantine", "set-aside"
+]  # fmt: skip
 
-_templates = Environment(
-    loader=PackageLoader("everlearn.serving.console"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_templates.filters |= {
-    "ago": words.ago,
-    "figure": words.figure,
-    "moment": words.moment,
-    "span": words.span,
-}
-_templates.globals |= {"lists": TITLES}
 _KEY = re.compile(r"[A-Za-z0-9_.-]{8,200}")
 
 
-def add_console(app: FastAPI, source: Source) -> None:
+def add_console(app: FastAPI, source: Source, models: Models) -> None:
     """Add the pages to an application that is protected."""
     _add_overview(app, source)
-    _add_models(app, source)
     _add_files(app)
     _add_sign_in(app)
+    add_live(app, source)
+    add_desk(app, source, models)
+    add_actions(app, source, models)
+    _add_models(app, source)
 
 
 def _add_overview(app: FastAPI, source: Source) -> None:
@@ -74,9 +53,7 @@ def _add_overview(app: FastAPI, source: Source) -> None:
         """All models that the key is for."""
         key: ApiKey | None = request.scope[KEY]
         only = None if key is None else key.model
-        reasons = key is None or key.role in ("operate", ADMIN)
-        shown = views.overview(source, only) | {"reasons": reasons}
-        return _page(request, "overview.html", shown)
+        return render.page(request, "overview.html", views.overview(source, only))
 
 
 def _add_models(app: FastAPI, source: Source) -> None:
@@ -85,21 +62,28 @@ def _add_models(app: FastAPI, source: Source) -> None:
     @page(refused)
     def console_model(model: str, request: Request) -> Response:
         """One model."""
-        return _answer(request, "model.html", views.model, source, model)
+        return render.answer(request, "model.html", views.model, source, model)
 
     @app.get(HOME + "/models/{model}/versions/{number}", include_in_schema=False)
     @needs("operate")
     @page(refused)
     def console_version(model: str, number: Number, request: Request) -> Response:
         """One version."""
-        return _answer(request, "version.html", views.version, source, model, number)
+        return render.answer(request, "version.html", views.version, source, model, number)
+
+    @app.get(HOME + "/models/{model}/jobs/{number}", include_in_schema=False)
+    @needs("operate")
+    @page(refused)
+    def console_job(model: str, number: Number, request: Request) -> Response:
+        """One job."""
+        return render.answer(request, "job.html", views.job, source, model, number)
 
     @app.get(HOME + "/models/{model}/rollouts/{number}", include_in_schema=False)
     @needs("operate")
     @page(refused)
     def console_rollout(model: str, number: Number, request: Request) -> Response:
         """One rollout."""
-        return _answer(request, "rollout.html", views.rollout, source, model, number)
+        return render.answer(request, "rollout.html", views.rollout, source, model, number)
 
     @app.get(HOME + "/models/{model}/{what}", include_in_schema=False)
     @needs("operate")
@@ -107,8 +91,9 @@ def _add_models(app: FastAPI, source: Source) -> None:
     def console_list(
         model: str, what: Listed, request: Request, before: Before = queries.MOST
     ) -> Response:
-        """Versions, jobs, decisions of triggers, rollouts or moves of aliases, newest first."""
-        return _answer(request, "list.html", views.listed, source, model, what, before)
+        """Versions, jobs, decisions of triggers, rollouts, moves of aliases, or what was set
+        aside; newest first."""
+        return render.answer(request, "list.html", views.listed, source, model, what, before)
 
 
 def _add_files(app: FastAPI) -> None:
@@ -132,8 +117,8 @@ def _add_sign_in(app: FastAPI) -> None:
         body = (await request.body())[:2000].decode(errors="replace")
         key = parse_qs(body).get("key", [""])[0].strip()
         if not _KEY.fullmatch(key):
-            return _sign_in("this is no key", 422)
-        answer = RedirectResponse(HOME, 303, SAFE)
+            return render.sign_in("this is no key", 422)
+        answer = render.redirect(HOME)
         secure = request.url.scheme == "https"
         answer.set_cookie(COOKIE, key, path=HOME, httponly=True, samesite="strict", secure=secure)
         return answer
@@ -143,50 +128,9 @@ def _add_sign_in(app: FastAPI) -> None:
     async def console_logout(request: Request) -> Response:
         """Forget the key."""
         _check_origin(request)
-        answer = RedirectResponse(HOME, 303, SAFE)
+        answer = render.redirect(HOME)
         answer.delete_cookie(COOKIE, path=HOME, httponly=True, samesite="strict")
         return answer
-
-
-def refused(error: Refused) -> Response:
-    """The page for who may not see one: where no key was shown, a form for it."""
-    headers = {name.replace("_", "-"): value for name, value in error.headers.items()}
-    if error.status == 401:
-        wrong = "" if "no key" in error.text else "this key is not valid, or was revoked"
-        answer = _sign_in(wrong, 401)
-    else:
-        answer = _wrong(error.text, error.status)
-    answer.headers.update(headers)
-    return answer
-
-
-def _answer(request: Request, name: str, view: Any, *arguments: Any) -> Response:
-    try:
-        shown = view(*arguments)
-    except NotFoundError as error:
-        return _wrong(str(error), 404)
-    return _page(request, name, shown)
-
-
-def _page(request: Request, name: str, shown: Json) -> Response:
-    """A page; of it, only what changes where the script asks for that."""
-    signed = COOKIE in request.cookies
-    fragment = request.headers.get("x-fragment") == "main"
-    text = _templates.get_template(name).render(shown, fragment=fragment, signed=signed, live=True)
-    return HTMLResponse(text, headers=SAFE | {"Vary": "X-Fragment, Cookie"})
-
-
-def _sign_in(wrong: str, status: int) -> Response:
-    text = _templates.get_template("login.html").render(
-        wrong=wrong, fragment=False, signed=False, live=False
-    )
-    return HTMLResponse(text, status, SAFE)
-
-
-def _wrong(text: str, status: int) -> Response:
-    template = _templates.get_template("wrong.html")
-    shown = template.render(text=text, status=status, fragment=False, signed=True, live=False)
-    return HTMLResponse(shown, status, SAFE)
 
 
 def _check_origin(request: Request) -> None:

@@ -18,7 +18,7 @@ from everlearn.rollout import store
 from everlearn.rollout.judge import QUESTIONS, Arm, Seen, judge
 from everlearn.rollout.rollouts import Rollouts, stage_of, with_traffic
 from everlearn.rollout.store import Rollout
-from everlearn.serving.console import queries
+from everlearn.serving.console import queries, words
 from everlearn.serving.console.answers import Answers, Block, Flow, blocks, sequence
 from everlearn.serving.console.charts import Chart, Line, Node, bars, graph
 from everlearn.serving.console.words import ago, figure, moment, title_of
@@ -35,6 +35,8 @@ LISTS: dict[str, tuple[Callable[..., list[Json]], str]] = {
     "triggers": (queries.triggers, "id"),
     "rollouts": (queries.rollouts, "id"),
     "moves": (queries.moves, "id"),
+    "quarantine": (queries.quarantine, "at"),
+    "set-aside": (queries.set_aside, "id"),
 }
 """Name of a list → what reads it, and what its rows are ordered by."""
 
@@ -92,6 +94,10 @@ def model(source: Source, name: str) -> Json:
             "triggers": queries.triggers(connection, name, limit=SOME),
             "rollouts": queries.rollouts(connection, name, limit=4),
             "moves": queries.moves(connection, name, limit=SOME),
+            "quarantine": queries.quarantine(connection, name, limit=SOME),
+            "set_aside": queries.set_aside(connection, name, limit=SOME),
+            "aside_count": queries.aside_count(connection, name),
+            "review": queries.reviewing(connection, name),
         }
     running = source.rollouts.running(name)
     parts, flow = blocks(rows), answers.flow(time.time_ns() // 1000)
@@ -112,7 +118,6 @@ def model(source: Source, name: str) -> Json:
         "graphed": len(shown["versions"]),
         "versions": shown["versions"][:SOME],
         "trial": None if running is None else trial(source, name, running),
-        "quarantine": source.updates.quarantine(name).sources(),
     }
 
 
@@ -128,6 +133,22 @@ def listed(source: Source, name: str, what: str, before: int) -> Json:
     if what == "versions":
         shown |= {"graph": version_graph(name, rows), "by_version": version_chart(rows)}
     return shown | {"next": rows[-1][key] if more else None}
+
+
+def job(source: Source, name: str, number: int) -> Json:
+    """One job: what it was to learn, who asked for it, and what came of it."""
+    source.check(name)
+    with source.registry.database.read() as connection:
+        found = queries.job(connection, name, number)
+        if found is None:
+            raise NotFoundError(f"model {name!r} has no job {number}")
+    plan = found.pop("plan") or {}
+    slices = [
+        {key: one.get(key) for key in ("source", "kind", "start", "stop", "rows")}
+        for one in plan.get("slices", ())[: queries.PAGE]
+    ]
+    more = len(plan.get("slices", ())) - len(slices)
+    return {"model": name, "job": found, "slices": slices, "more": more, "plan": plan}
 
 
 def version(source: Source, name: str, number: int) -> Json:
@@ -215,7 +236,7 @@ def quality_chart(parts: Sequence[Block], metric: str | None, learned: Sequence[
     for one in learned:
         after = [part.stop for part in parts if part.at >= one["at"]]
         if after and one["at"] >= parts[0].at:
-            marks.append((after[0], "learn"))
+            marks.append((after[0], words.trigger(one["name"])))
 
     def line(kind: str, name: str, only: int | None = None) -> Line:
         points = [

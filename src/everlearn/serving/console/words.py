@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
 import time
 from typing import Any
+
+MOST = 60
+"""Lines of evidence that are shown."""
 
 TITLES = {
     "log_loss": "log loss",
@@ -29,6 +33,43 @@ def title_of(metric: str | None) -> str:
     ('log loss', 'loss')
     """
     return "loss" if metric is None else TITLES.get(metric, metric.replace("_", " "))
+
+
+def trigger(name: str) -> str:
+    """What a trigger is called in a drawing.
+
+    >>> trigger("Drift(window=100, effect=0.1)"), trigger("Performance('log_loss')")
+    ('drift', 'worse')
+    """
+    kind = name.partition("(")[0].strip()
+    return {"Performance": "worse"}.get(kind, kind.lower() or "learn")
+
+
+def evidence(value: Any, depth: int = 3) -> list[tuple[str, str]]:
+    """What a decision was made by, as names and texts, part by part.
+
+    >>> evidence({"rows": 1200, "by": {"x": 0.25, "y": None}})
+    [('rows', '1,200'), ('by · x', '0.25'), ('by · y', '–')]
+    """
+    if isinstance(value, dict) and depth:
+        parts = ((str(name).replace("_", " "), one) for name, one in value.items())
+    elif isinstance(value, list) and depth and any(isinstance(one, dict | list) for one in value):
+        parts = ((str(n), one) for n, one in enumerate(value[:20], 1))
+    else:
+        return [("", _text(value))]
+    return [
+        (f"{name} · {inner}" if inner else name, text)
+        for name, one in parts
+        for inner, text in evidence(one, depth - 1)
+    ][:MOST]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool | str):
+        return str(value)[:200]
+    if isinstance(value, list | dict):
+        return json.dumps(value)[:200] if value else "none"
+    return figure(value)
 
 
 def moment(micros: int) -> str:
