@@ -316,15 +316,23 @@ def records_to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         InputError: a row is no dict, or holds a value that no column can hold.
     """
     for row in rows:
-        if not isinstance(row, Mapping):
+        if type(row) is not dict and not isinstance(row, Mapping):
             raise InputError(f"rows are dicts of column names and values, not {row!r}")
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    arrays = [_column_of([row.get(name) for row in rows], str(name)) for name in names]
+    shapes = dict.fromkeys(map(tuple, rows))
+    names = list(dict.fromkeys(name for shape in shapes for name in shape))
+    columns: Iterable[Sequence[Any]]
+    if len(shapes) == 1:  # the same names in the same order
+        columns = zip(*[row.values() for row in rows], strict=True)
+    else:
+        columns = ([row.get(name) for row in rows] for name in names)
+    arrays = [_column_of(values, str(name)) for name, values in zip(names, columns, strict=True)]
     return pa.Table.from_arrays(arrays, names=[str(name) for name in names])
 
 
-def _column_of(values: list[Any], name: str) -> pa.Array:
-    plain = [_python(value) if isinstance(value, np.generic) else value for value in values]
+def _column_of(values: Sequence[Any], name: str) -> pa.Array:
+    plain = values
+    if any(issubclass(kind, np.generic) for kind in set(map(type, values))):
+        plain = [_python(value) if isinstance(value, np.generic) else value for value in values]
     try:
         return pa.array(plain, from_pandas=True)
     except OverflowError:  # whole numbers beyond 64 bits

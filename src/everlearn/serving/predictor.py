@@ -18,7 +18,6 @@ from everlearn.data.log import FeedbackLog
 from everlearn.data.review import ReviewQueue
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.load import load_fold
-from everlearn.registry.models import plain
 from everlearn.registry.registry import Registry
 from everlearn.rollout.rollouts import CANDIDATE, CHAMPION, Rollouts
 from everlearn.rollout.store import Rollout
@@ -49,7 +48,7 @@ class Question:
     """What one request asks of a model.
 
     Args:
-        rows: dicts of columns and values.
+        rows: dicts of columns and values, plain JSON.
         keys: the entity of each row, or None.
         ids: the caller's own id of each row, or None.
     """
@@ -155,34 +154,34 @@ class Predictor:
     ) -> list[list[Json] | InputError]:
         numbers = [self._ids.take(len(question.rows)) for question in questions]
         outputs = _outputs(served, questions, numbers)
-        live = {} if served.position is None else {"position": served.position}
         logged: list[LoggedPrediction] = []
         answers: list[list[Json] | InputError] = []
         for question, ids, output in zip(questions, numbers, outputs, strict=True):
             if isinstance(output, InputError):
                 answers.append(output)
                 continue
-            logged += [
-                LoggedPrediction(
-                    ids[index],
-                    plain(question.rows[index]),
-                    said,
-                    version=version,
-                    arm=arm,
-                    key=None if question.keys is None else question.keys[index],
-                    external_id=None if question.ids is None else question.ids[index],
-                )
-                for index, (said, version, arm) in enumerate(output)
-            ]
-            answers.append(
-                [
-                    {"id": id_text(number), "output": said["value"]}
-                    | {"probabilities": said["probabilities"]}
-                    | {"version": version, "arm": arm}
-                    | live
-                    for number, (said, version, arm) in zip(ids, output, strict=True)
-                ]
-            )
+            nobody: Sequence[None] = [None] * len(ids)
+            shown: list[Json] = []
+            for number, row, key, name, (said, version, arm) in zip(
+                ids,
+                question.rows,
+                question.keys or nobody,
+                question.ids or nobody,
+                output,
+                strict=True,
+            ):
+                logged.append(LoggedPrediction(number, row, said, version, arm, key, name))
+                given = {
+                    "id": id_text(number),
+                    "output": said["value"],
+                    "probabilities": said["probabilities"],
+                    "version": version,
+                    "arm": arm,
+                }
+                if served.position is not None:
+                    given["position"] = served.position
+                shown.append(given)
+            answers.append(shown)
         self.log.append_predictions(logged)
         self._reviewed(lambda: self.queue.offer(logged))
         if served.trial is not None:

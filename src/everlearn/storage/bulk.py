@@ -72,7 +72,7 @@ def rows_among(
     text = _among(sqlite, table.name, tuple(names), column, model is not None)
     asked = list(values)
     given = (json.dumps(asked) if sqlite else asked, *(() if model is None else (model,)))
-    return list(connection.exec_driver_sql(text, given))
+    return list(connection.exec_driver_sql(text, given).all())
 
 
 @lru_cache
