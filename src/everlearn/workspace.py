@@ -27,6 +27,7 @@ from everlearn.data.reviewers import Reviewers
 from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.evaluation.trial import hold_trial
 from everlearn.jobs.account import Accounts
+from everlearn.jobs.archiving import Archiving
 from everlearn.jobs.checkpoint import remove_ended
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.load import load_fold
@@ -114,7 +115,7 @@ class Workspace:
         self.parts = PartStore(blobs)
         self.registry = Registry(database, self.parts)
         self.queue = Queue(database, lease_seconds)
-        self.rollouts = Rollouts(database)
+        self.rollouts = Rollouts(database, blobs)
         self.keys, self.audit = Keys(database), Audit(database)
         self.runner = Runner(database, self.parts, self.queue, rollout=self.rollouts.begin)
         self.planner = Planner(database, self.parts, self.queue)
@@ -299,6 +300,38 @@ class Workspace:
         if not dry_run:
             remove_ended(self.parts, self.queue, int((time.time() - grace) * 1e6))
         return found.to_json() | {"dropped": dropped}
+
+    def compact(
+        self,
+        model: str | None = None,
+        *,
+        older_than: str = "30d",
+        drop_older_than: str | None = None,
+        dry_run: bool = False,
+    ) -> Json:
+        """Move old predictions and labels from the database into Parquet blobs, where the feedback
+        log reads them as before; see `everlearn.data.compaction`.
+
+        Args:
+            model: its name; all models unless given.
+            older_than: a span of time ("30d"); what arrived since stays.
+            drop_older_than: what was archived, and is older than this, is deleted for good.
+            dry_run: only say what would be moved and deleted.
+
+        Returns:
+            Model → its counts of "predictions", "labels", "segments", "bytes" and "dropped", and
+            why younger rows were "held".
+
+        Raises:
+            NotFoundError: there is no such model.
+            ConflictError: rows are to be deleted while a job of the model has not ended.
+        """
+        names = self.registry.models() if model is None else [model]
+        archiving = Archiving(self.registry, self.queue, self.planner, self.updates, self.blobs)
+        return {
+            name: archiving(name, older_than, drop_older_than, dry_run=dry_run).to_json()
+            for name in names
+        }
 
     def import_version(
         self, path: str | os.PathLike[str], *, name: str | None = None, trust: bool = False

@@ -9,6 +9,7 @@ import typer
 from everlearn import __version__
 from everlearn.cli import (
     aliases,
+    archive,
     compare,
     feedback,
     ingest,
@@ -77,3 +78,4 @@ versions.add_to(app)
 aliases.add_to(app)
 jobs.add_to(app)
 upkeep.add_to(app)
+archive.add_to(app)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,14 +29,22 @@ def said_before(log: FeedbackLog, start: int, stop: int) -> dict[int, list[Said]
     )
     query = _said(log).where(table.position <= start, table.prediction_id.in_(judged_again))
     with log.database.read() as connection:
-        return _by_prediction(connection.execute(query))
+        rows = list(connection.execute(query))
+        if log.archive.segments(connection, "labels"):
+            about = set(connection.execute(judged_again).scalars())
+            about |= {row["prediction_id"] for row in log.archive.labels(connection, start, stop)}
+            rows = _archived(log.archive.judging(connection, about, start)) + rows
+    return _by_prediction(rows)
 
 
 def said_within(log: FeedbackLog, start: int, stop: int) -> dict[int, list[Said]]:
     """Prediction → its labels after position `start` and up to `stop`, in the log's order."""
     query = _said(log).where(labels.c.position > start, labels.c.position <= stop)
     with log.database.read() as connection:
-        return _by_prediction(connection.execute(query))
+        rows = list(connection.execute(query))
+        if len(rows) < stop - start:
+            rows = _archived(log.archive.labels(connection, start, stop)) + rows
+    return _by_prediction(rows)
 
 
 def _said(log: FeedbackLog) -> sa.Select[Any]:
@@ -55,6 +63,12 @@ def _said(log: FeedbackLog) -> sa.Select[Any]:
         .where(table.model_id == log.model)
         .order_by(table.position)
     )
+
+
+def _archived(rows: Iterable[Mapping[str, Any]]) -> list[Any]:
+    """Archived labels, with the columns of `_said`."""
+    names = ("prediction_id", "position", "kind", "source", "reviewer", "value", "weight")
+    return [tuple(row[name] for name in (*names, "selection")) for row in rows]
 
 
 def _by_prediction(rows: Iterable[Any]) -> dict[int, list[Said]]:

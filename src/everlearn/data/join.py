@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -118,8 +119,10 @@ class LogSource:
     def sample(self) -> pa.Table:
         """The first rows."""
         if self._sample is None:
-            rows = list(self._log.read(upto=min(SAMPLE, self._log.head()), page=SAMPLE))
-            self._sample = joined([self._meant(row) for row in rows], self._schema)
+            first, head = self._log.first(), self._log.head()
+            rows = list(self._log.read(first, min(first + SAMPLE, head), page=SAMPLE))
+            table = joined([self._meant(row) for row in rows], self._schema)
+            self._sample = table.drop_columns([REFUSED, CORRECTS])  # they are no features
         return self._sample
 
     def slice(
@@ -127,7 +130,7 @@ class LogSource:
     ) -> Slice | None:
         """The labels after the last one consumed, spooled. See `Source.slice`."""
         mine = [item.stop for item in known if item.kind == self.kind and item.source == LOG]
-        start, stop = 0 if again else max(mine, default=0), self._log.head()
+        start, stop = self._log.first() if again else max(mine, default=0), self._log.head()
         if stop <= start:
             return None
         return self._spooled(start, stop, self._judge(start, stop), columns, self._blobs)
@@ -221,7 +224,7 @@ class LogSource:
             return None
         table = joined(chosen, self._schema).drop_columns([REFUSED, CORRECTS])
         for name in self.names:
-            if name not in (*table.schema.names, REFUSED, CORRECTS):
+            if name not in table.schema.names:
                 table = table.append_column(name, pa.nulls(table.num_rows))
         return table
 
@@ -390,11 +393,5 @@ def _with_column(table: pa.Table, name: str, column: Any) -> pa.Table:
 
 
 def _cut(rows: Iterator[Judged], size: int) -> Iterator[list[Judged]]:
-    part: list[Judged] = []
-    for row in rows:
-        part.append(row)
-        if len(part) == size:
-            yield part
-            part = []
-    if part:
+    while part := list(islice(rows, size)):
         yield part

@@ -53,7 +53,9 @@ class Updates:
         """The feedback log of a model. Raises `NotFoundError`."""
         if name not in self._logs:
             with self._database.read() as connection:
-                self._logs[name] = FeedbackLog(self._database, model_id(connection, name))
+                self._logs[name] = FeedbackLog(
+                    self._database, model_id(connection, name), self._blobs
+                )
         return self._logs[name]
 
     def source(self, name: str, definition: int) -> LogSource:

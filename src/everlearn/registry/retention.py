@@ -230,7 +230,8 @@ def reachable(
         for row in connection.execute(query):
             for value in row:
                 _add_digests(value, found)
-    return found
+    archived = sa.select(schema.archives.c.blob).where(schema.archives.c.blob.is_not(None))
+    return found.union(connection.execute(archived).scalars())
 
 
 def _add_digests(value: Json, found: set[str]) -> None:

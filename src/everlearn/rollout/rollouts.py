@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 from everlearn.base import Decision, InputError, Json, SpecError
 from everlearn.data.feedback import PredictionIds, now
 from everlearn.data.log import FeedbackLog
+from everlearn.data.tables import BlobStore
 from everlearn.evaluation.outcomes import ZERO_ONE, loss_of, metric_for
 from everlearn.evaluation.sequences import Moments
 from everlearn.registry import aliases
@@ -44,10 +45,11 @@ class Rollouts:
 
     Args:
         database: the workspace's.
+        blobs: where old rows of the feedback logs may have been moved to.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, blobs: BlobStore | None = None) -> None:
+        self._database, self._blobs = database, blobs
 
     # --- beginning and ending ---
 
@@ -210,7 +212,7 @@ class Rollouts:
         """Take in the labels that are new, page by page, each in a transaction with its position:
         whoever ends in between, none is counted twice or missed."""
         with self._database.read() as connection:
-            log = _log(self._database, connection, model)
+            log = FeedbackLog(self._database, model_id(connection, model), self._blobs)
         seen = _seen(rollout.seen)
         while (head := log.head()) > rollout.position:
             upto = min(head, rollout.position + PAGE)

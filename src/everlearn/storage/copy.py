@@ -187,6 +187,8 @@ class _RowCopy:
         for column in table.columns:
             if isinstance(column.type, sa.JSON):
                 self.mentioned.update(_digests(row[column.name]))
+        if table is schema.archives and row["blob"] is not None:
+            self.needed[row["blob"]] = f"the archived {row['kind']} from {row['first']} on"
         if table is schema.versions and row["dropped_at"] is None:
             for column_name in ("manifest", "holdouts"):
                 for name, entry in row[column_name].items():

@@ -337,3 +337,33 @@ stream_set_aside = sa.Table(
     sa.UniqueConstraint("model_id", "stream", "digest"),
     sa.Index("ix_stream_set_aside_waiting", "prediction_id"),
 )
+
+archives = sa.Table(
+    "archives",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("model_id", sa.ForeignKey("models.id"), nullable=False),
+    sa.Column("kind", sa.String, nullable=False),  # "predictions" or "labels"
+    sa.Column("blob", sa.String),  # a Parquet file of whole rows; NULL: dropped
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    # positions of labels, ids of predictions
+    sa.Column("first", sa.BigInteger, nullable=False),
+    sa.Column("last", sa.BigInteger, nullable=False),
+    # ids of the predictions that the labels judge
+    sa.Column("lowest", sa.BigInteger, nullable=False),
+    sa.Column("highest", sa.BigInteger, nullable=False),
+    sa.Column("arrived_at", sa.BigInteger, nullable=False),  # its newest row
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("dropped_at", sa.BigInteger),
+    sa.UniqueConstraint("model_id", "kind", "first"),
+)
+
+erasures = sa.Table(
+    "erasures",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("model_id", sa.ForeignKey("models.id"), nullable=False, index=True),
+    sa.Column("digest", sa.String, nullable=False),  # SHA-256 of the key, which is not kept
+    sa.Column("report", sa.JSON, nullable=False),  # what was erased, and what learned from it
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
