@@ -66,3 +66,13 @@ def class_name(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
+
+
+def as_answered(value: Any, said: Any) -> Any:
+    """A label as an answer has it: learning takes 1 and True for one class, so what judges answers
+    has to."""
+    if isinstance(said, bool) and isinstance(value, int | float):
+        return bool(value)
+    if isinstance(value, bool) and isinstance(said, int | float):
+        return int(value)
+    return value

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from everlearn.base import Decision, Floats, Json, SpecError, canonical_json, digest_bytes
-from everlearn.data.answers import class_name
+from everlearn.data.answers import as_answered, class_name
 from everlearn.data.convert import Mask
 from everlearn.data.disagreement import Contradicted, Sources
 from everlearn.data.feedback import LoggedPrediction
@@ -261,7 +261,7 @@ class _Gathered:
         if chances is None and _number(row.value) is not None and _number(answered) is not None:
             self.errors.add(row.position, abs(float(row.value) - float(answered)))
             return
-        label = class_name(row.value)
+        label = class_name(as_answered(row.value, answered))
         wrong = label != class_name(answered)
         confidence = max(chances.values()) if chances else 1.0
         self._answers.append((row.position, row.source, label, wrong, confidence))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from everlearn.base import Json
-from everlearn.data.answers import class_name
+from everlearn.data.answers import as_answered, class_name
 from everlearn.evaluation.loss import CLASSIFIER_METRICS, EPSILON, REGRESSOR_METRICS
 
 METRICS = tuple(name for name in (*CLASSIFIER_METRICS, *REGRESSOR_METRICS) if name != "roc_auc")
@@ -35,8 +35,7 @@ def loss_of(metric: str, output: Json, value: Json) -> float | None:
     said, chances = output["value"], output["probabilities"]
     if said is None:
         return None
-    if isinstance(said, bool) and isinstance(value, int | float):
-        value = bool(value)
+    value = as_answered(value, said)
     if metric == ZERO_ONE:
         return float(class_name(said) != class_name(value))
     if metric in ("log_loss", "brier"):
