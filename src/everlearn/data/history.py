@@ -103,12 +103,12 @@ def append_matured(
     closed = (log.database.clock() if at is None else at) - policy.window
     table, count = predictions.c, 0
     after = -1 if since is None else PredictionIds.first(since - LATE) - 1
-    judged = sa.exists().where(labels.c.prediction_id == table.id, labels.c.model_id == log.model)
+    judged = sa.exists().where(labels.c.prediction_id == table.id)  # of the same model, then
     while True:
         query = (
             sa.select(table.id)
             .where(
-                table.model_id == log.model,
+                table.model_id + 0 == log.model,  # in the order of the ids, from `after` on
                 table.id > after,
                 table.arrived_at <= closed,
                 table.arm != "shadow",
