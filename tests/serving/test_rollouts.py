@@ -11,9 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 import everlearn as el
 from everlearn.base import Decision
+from everlearn.rollout import store
+from everlearn.storage.schema import rollout_keys
 from tests.serving.local import LocalClient as TestClient
 
 URL = "/v1/models/m"
@@ -198,6 +201,38 @@ def test_a_champion_that_moved_ends_it(loop: Any) -> None:
     assert decision is not None
     assert decision.action == "stop"
     assert it.workspace.rollouts.running("m") is None
+
+
+def test_keys_that_ask_often_are_no_wrong_share(loop: Any) -> None:
+    it = loop(el.Canary([30], margin=0.5, labels=200))
+    it.candidate(right=1.0)
+    with TestClient(it.app) as client:
+        it.look()
+        for _ in range(30):  # each key asks hundreds of times, always in the same arm
+            it.traffic(client, 500, users=40)
+            decision = it.look()
+            assert "traffic" not in decision.reason
+            if decision.action == "promote":
+                break
+    assert decision.action == "promote"
+    with it.workspace.registry.database.read() as connection:
+        assert (
+            connection.execute(sa.select(sa.func.count()).select_from(rollout_keys)).scalar() == 0
+        )
+
+
+def test_keys_are_counted_once_whoever_met_them(loop: Any) -> None:
+    it = loop(el.Canary([50], margin=0.0, labels=100_000))
+    it.candidate(right=1.0)
+    other = el.open(it.folder / "workspace").app(["m"], learn=False)
+    for app in (it.app, other):
+        with TestClient(app) as client:
+            app.state.models.refresh()
+            it.traffic(client, 400, users=50)
+            app.state.models.refresh()
+    rollout = it.workspace.rollouts.running("m")
+    with it.workspace.registry.database.read() as connection:
+        assert sum(store.keys(connection, rollout.id, rollout.stage).values()) == 50
 
 
 def test_a_shadow_that_hangs_holds_nothing_up(loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:

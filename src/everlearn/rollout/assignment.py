@@ -12,8 +12,12 @@ def place_of(salt: str, key: str) -> float:
         salt: of one rollout: another rollout draws anew.
         key: the entity that is asked about.
     """
-    text = f"{salt}\0{key}".encode()
-    return int.from_bytes(blake3(text).digest(8), "big") / 2.0**64
+    return digest_of(salt, key) / 2.0**63
+
+
+def digest_of(salt: str, key: str) -> int:
+    """63 bits that stand for a key in one rollout."""
+    return int.from_bytes(blake3(f"{salt}\0{key}".encode()).digest(8), "big") >> 1
 
 
 def is_candidates(salt: str, key: str, share: float) -> bool:

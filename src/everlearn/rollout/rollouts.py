@@ -133,14 +133,19 @@ class Rollouts:
     # --- counting ---
 
     def count(
-        self, rollout: Rollout, arms: Mapping[str, Traffic], shadows: Mapping[int, Json]
+        self,
+        rollout: Rollout,
+        arms: Mapping[str, Traffic],
+        shadows: Mapping[int, Json],
+        met: Mapping[int, str],
     ) -> None:
-        """Add what a server counted in the rollout's stage, and what the candidate would have
-        answered, by the prediction's id."""
+        """Add what a server counted in the rollout's stage, what the candidate would have answered,
+        by the prediction's id, and the arms of keys, by their digests."""
         with self._database.write() as connection:
             self._database.in_commit_order(connection, f"rollout/{rollout.id}")
             store.add_traffic(connection, rollout.id, rollout.stage, arms)
             store.add_shadows(connection, rollout.id, shadows)
+            store.add_keys(connection, rollout.id, rollout.stage, met)
 
     # --- deciding ---
 
@@ -163,8 +168,9 @@ class Rollouts:
                 self._end(connection, rollout, STOPPED, decision)
                 return decision
             traffic = store.traffic(connection, rollout.id, rollout.stage)
+            keys = store.keys(connection, rollout.id, rollout.stage)
             metric = rollout.seen.get("metric")
-            decision = judge(plan, with_traffic(seen, traffic, stage), metric == ZERO_ONE)
+            decision = judge(plan, with_traffic(seen, traffic, keys, stage), metric == ZERO_ONE)
             return self._act(connection, model, rollout, plan, decision)
 
     def _act(
@@ -204,6 +210,7 @@ class Rollouts:
         self, connection: Connection, rollout: Rollout, state: str, decision: Decision
     ) -> Rollout:
         store.note(connection, rollout.id, rollout.stage, decision)
+        store.forget_keys(connection, rollout.id)
         return store.change(connection, rollout, state=state, ended_at=now())
 
     # --- labels ---
@@ -266,16 +273,18 @@ def stage_of(rollout: Rollout) -> tuple[Plan, Stage]:
     return plan, plan.stages[rollout.stage]
 
 
-def with_traffic(seen: Seen, traffic: Mapping[str, Traffic], stage: Stage) -> Seen:
-    """What was seen, with what servers counted."""
+def with_traffic(
+    seen: Seen, traffic: Mapping[str, Traffic], keys: Mapping[str, int], stage: Stage
+) -> Seen:
+    """What was seen, with what servers counted. Whether arms get their shares is asked of keys, not
+    of requests: one key may ask a thousand times, and each time in the same arm."""
     made = {}
     for name, arm in ((CANDIDATE, seen.candidate), (CHAMPION, seen.champion)):
         counted = traffic.get(name, Traffic())
         made[name] = Arm(counted.requests, counted.errors, arm.loss, counted.seconds)
     ratio = None
     if 0.0 < stage.share < 1.0:
-        requests = made[CANDIDATE].requests, made[CHAMPION].requests
-        ratio = TrafficRatio(stage.share).seen(*requests)
+        ratio = TrafficRatio(stage.share).seen(keys.get(CANDIDATE, 0), keys.get(CHAMPION, 0))
     return replace(seen, candidate=made[CANDIDATE], champion=made[CHAMPION], ratio=ratio)
 
 

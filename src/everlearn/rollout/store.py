@@ -10,6 +10,7 @@ from secrets import token_hex
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from everlearn.base import ConflictError, Decision, Json, NotFoundError
@@ -18,6 +19,7 @@ from everlearn.evaluation.sequences import Moments
 from everlearn.registry.models import as_text, model_id
 from everlearn.storage.schema import (
     rollout_decisions,
+    rollout_keys,
     rollout_traffic,
     rollouts,
     shadow_answers,
@@ -225,6 +227,29 @@ def traffic(connection: Connection, number: int, stage: int) -> dict[str, Traffi
         row.arm: Traffic(row.requests, row.errors, Moments(row.times, row.mean, row.spread))
         for row in connection.execute(query)
     }
+
+
+def add_keys(connection: Connection, number: int, stage: int, met: Mapping[int, str]) -> None:
+    """Keep which keys were met, by digest, and the arm of each; those that are known stay."""
+    made = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    here = {"rollout_id": number, "stage": stage}
+    rows = [{**here, "digest": digest, "arm": arm} for digest, arm in met.items()]
+    if rows:
+        connection.execute(made(rollout_keys).on_conflict_do_nothing(), rows)
+
+
+def keys(connection: Connection, number: int, stage: int) -> dict[str, int]:
+    """How many keys were met in a stage, by arm."""
+    table = rollout_keys.c
+    query = sa.select(table.arm, sa.func.count()).where(
+        table.rollout_id == number, table.stage == stage
+    )
+    return {arm: int(count) for arm, count in connection.execute(query.group_by(table.arm))}
+
+
+def forget_keys(connection: Connection, number: int) -> None:
+    """The rollout is over: nobody asks for its keys any more."""
+    connection.execute(sa.delete(rollout_keys).where(rollout_keys.c.rollout_id == number))
 
 
 def add_shadows(connection: Connection, number: int, answers: Mapping[int, Json]) -> None:

@@ -210,13 +210,13 @@ class Predictor:
         return Trial(rollout, lambda rows: _said(fold, rows))
 
     def _store_counts(self, trial: Trial) -> None:
-        arms, shadows = trial.collect()
+        arms, shadows, met = trial.collect()
         if not arms and not shadows:
             return
         try:
-            self._rollouts.count(trial.rollout, arms, shadows)
+            self._rollouts.count(trial.rollout, arms, shadows, met)
         except EverlearnError:
-            trial.restore(arms, shadows)
+            trial.restore(arms, shadows, met)
             raise
         self._reviewed(lambda: self.queue.offer_compared(shadows))
 

@@ -15,14 +15,17 @@ import numpy as np
 
 from everlearn.base import InputError, Json
 from everlearn.evaluation.sequences import Moments
-from everlearn.rollout.assignment import is_candidates
-from everlearn.rollout.rollouts import CANDIDATE, stage_of
+from everlearn.rollout.assignment import digest_of, is_candidates
+from everlearn.rollout.rollouts import CANDIDATE, CHAMPION, stage_of
 from everlearn.rollout.store import Rollout, Traffic
 
 _log = logging.getLogger("everlearn")
 
 Ask = Callable[[Sequence[Mapping[str, Any]]], list[Json]]
 """What a version says of rows."""
+
+KEYS = 20_000
+"""Keys of which a process keeps the arm: enough to see whether arms get their shares."""
 
 WAITING = 1000
 """Passes that may wait to be mirrored; those that come then are not."""
@@ -42,13 +45,22 @@ class Trial:
         self._lock = threading.Lock()
         self._arms: dict[str, Traffic] = {}
         self._shadows: dict[int, Json] = {}
+        self._known: set[int] = set()
+        self._met: dict[int, str] = {}
         self._mirrored: queue.Queue[Any] = queue.Queue(WAITING)
         self._thread: threading.Thread | None = None
         self._closed = False
 
     def is_candidates(self, key: str) -> bool:
-        """Whether the candidate answers for a key."""
-        return is_candidates(self.rollout.salt, key, self.stage.share)
+        """Whether the candidate answers for a key, which is met."""
+        tried = is_candidates(self.rollout.salt, key, self.stage.share)
+        if 0.0 < self.stage.share < 1.0 and len(self._known) < KEYS:
+            digest = digest_of(self.rollout.salt, key)
+            with self._lock:
+                if digest not in self._known:
+                    self._known.add(digest)
+                    self._met[digest] = CANDIDATE if tried else CHAMPION
+        return tried
 
     def attempt(self, rows: Sequence[Mapping[str, Any]]) -> list[Json]:
         """What the candidate says of rows; None for all of them where it fails."""
@@ -88,19 +100,24 @@ class Trial:
         except queue.Full:
             _log.debug("the shadow of rollout %s lags behind", self.rollout.id)
 
-    def collect(self) -> tuple[dict[str, Traffic], dict[int, Json]]:
-        """What was counted since the last time, and what the candidate would have answered."""
+    def collect(self) -> tuple[dict[str, Traffic], dict[int, Json], dict[int, str]]:
+        """What was counted since the last time, what the candidate would have answered, and the
+        arms of keys that were not met before."""
         with self._lock:
             arms, self._arms = self._arms, {}
             shadows, self._shadows = self._shadows, {}
-        return arms, shadows
+            met, self._met = self._met, {}
+        return arms, shadows, met
 
-    def restore(self, arms: Mapping[str, Traffic], shadows: Mapping[int, Json]) -> None:
+    def restore(
+        self, arms: Mapping[str, Traffic], shadows: Mapping[int, Json], met: Mapping[int, str]
+    ) -> None:
         """Take back what could not be stored."""
         with self._lock:
             for arm, traffic in arms.items():
                 self._arms[arm] = traffic.plus(self._arms.get(arm, Traffic()))
             self._shadows = dict(shadows) | self._shadows
+            self._met = dict(met) | self._met
 
     @property
     def idle(self) -> bool:

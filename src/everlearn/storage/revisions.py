@@ -14,7 +14,7 @@ from everlearn.base import NotFoundError, StorageError
 if TYPE_CHECKING:
     from everlearn.storage.database import Database
 
-HEAD = "0009"
+HEAD = "0010"
 """The newest revision in `migrations/versions`, so that Alembic is loaded only when needed."""
 
 _alembic_is_global = threading.Lock()

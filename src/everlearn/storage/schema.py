@@ -138,7 +138,7 @@ predictions = sa.Table(
     sa.Column("model_id", sa.ForeignKey("models.id"), nullable=False),
     sa.Column("external_id", sa.String),  # the caller's own name for it
     sa.Column("version", sa.Integer, nullable=False),  # that answered; 0 before there was one
-    sa.Column("arm", sa.String, nullable=False),  # "champion", "candidate" or "shadow"
+    sa.Column("arm", sa.String, nullable=False),  # "champion", "candidate", "shadow", "erased"
     sa.Column("key", sa.String),  # the entity: user, machine, …
     sa.Column("features", sa.Text, nullable=False),  # JSON text, as it was asked
     sa.Column("output", sa.Text, nullable=False),  # JSON text, as it was answered
@@ -215,6 +215,15 @@ rollout_traffic = sa.Table(
     sa.Column("times", sa.BigInteger, nullable=False),  # how often it was timed
     sa.Column("mean", sa.Float, nullable=False),  # of these seconds
     sa.Column("spread", sa.Float, nullable=False),  # sum of squares about their mean
+)
+
+rollout_keys = sa.Table(
+    "rollout_keys",
+    metadata,
+    sa.Column("rollout_id", sa.ForeignKey("rollouts.id"), primary_key=True),
+    sa.Column("stage", sa.Integer, primary_key=True),
+    sa.Column("digest", sa.BigInteger, primary_key=True, autoincrement=False),  # of the key
+    sa.Column("arm", sa.String, nullable=False),
 )
 
 shadow_answers = sa.Table(

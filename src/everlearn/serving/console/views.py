@@ -193,8 +193,9 @@ def trial(source: Source, name: str, found: Rollout) -> Json:
     alpha = (1.0 - plan.bounds.level) / (QUESTIONS * len(plan.stages))
     with source.registry.database.read() as connection:
         counted = store.traffic(connection, found.id, found.stage)
+        keys = store.keys(connection, found.id, found.stage)
         decisions = store.decisions(connection, found.id)
-    seen = with_traffic(_seen(found.seen), counted, stage)
+    seen = with_traffic(_seen(found.seen), counted, keys, stage)
     metric = found.seen.get("metric")
     now = judge(plan, seen, metric == ZERO_ONE)
     evidence = now.evidence
