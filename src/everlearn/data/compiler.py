@@ -297,7 +297,7 @@ def _from_pandas(frame: Any) -> pa.Table:
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         columns = [frame.iloc[:, j] for j in range(len(names))]
         arrays = [
-            _column_of(column.tolist(), name)
+            column_of(column.tolist(), name)
             if column.dtype == object
             else pa.array(column, from_pandas=True)
             for name, column in zip(names, columns, strict=True)
@@ -325,11 +325,16 @@ def records_to_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         columns = zip(*[row.values() for row in rows], strict=True)
     else:
         columns = ([row.get(name) for row in rows] for name in names)
-    arrays = [_column_of(values, str(name)) for name, values in zip(names, columns, strict=True)]
+    arrays = [column_of(values, str(name)) for name, values in zip(names, columns, strict=True)]
     return pa.Table.from_arrays(arrays, names=[str(name) for name in names])
 
 
-def _column_of(values: Sequence[Any], name: str) -> pa.Array:
+def column_of(values: Sequence[Any], name: str) -> pa.Array:
+    """A column of plain values; mixed types become text.
+
+    Raises:
+        InputError: a value that no column can hold.
+    """
     plain = values
     if any(issubclass(kind, np.generic) for kind in set(map(type, values))):
         plain = [_python(value) if isinstance(value, np.generic) else value for value in values]

@@ -16,6 +16,12 @@ from everlearn.base import InputError, Json, canonical_json, digest_bytes
 Kind = Literal["explicit", "implicit", "human", "system"]
 KINDS: tuple[Kind, ...] = ("explicit", "implicit", "human", "system")
 
+ERASED = "erased"
+"""Arm of a prediction whose data was erased: it is a tombstone, without features and answer."""
+
+ERASED_DATA = "its data was erased"
+"""Why the labels of such a prediction are not learned."""
+
 
 class LoggedPrediction(NamedTuple):
     """One answer that was given.
@@ -25,7 +31,7 @@ class LoggedPrediction(NamedTuple):
         features: what was asked, as JSON.
         output: what was answered, as JSON.
         version: number of the version that answered; 0 before there was one.
-        arm: "champion", "candidate" or "shadow".
+        arm: "champion", "candidate" or "shadow"; `ERASED` for what is left of an erased one.
         key: the entity that it is about, by which traffic is assigned and data erased.
         external_id: the caller's own id, unique within the model.
         propensity: the chance with which this output was chosen, where chance chose.

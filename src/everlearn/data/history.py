@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
 
-from everlearn.data.feedback import Label, PredictionIds, id_text
+from everlearn.data.feedback import ERASED, Label, PredictionIds, id_text, values_of
 from everlearn.data.log import FeedbackLog
 from everlearn.data.policy import MATURITY, LabelPolicy, Said
 from everlearn.storage.schema import labels, predictions
@@ -27,7 +26,9 @@ def said_before(log: FeedbackLog, start: int, stop: int) -> dict[int, list[Said]
     judged_again = sa.select(again.c.prediction_id).where(
         again.c.model_id == log.model, again.c.position > start, again.c.position <= stop
     )
-    query = _said(log).where(table.position <= start, table.prediction_id.in_(judged_again))
+    # + 0: by the index of the predictions, not over all that was said before
+    of_model, before = table.model_id + 0 == log.model, table.position + 0 <= start
+    query = _said(of_model).where(before, table.prediction_id.in_(judged_again))
     with log.database.read() as connection:
         rows = list(connection.execute(query))
         if log.archive.segments(connection, "labels"):
@@ -39,7 +40,8 @@ def said_before(log: FeedbackLog, start: int, stop: int) -> dict[int, list[Said]
 
 def said_within(log: FeedbackLog, start: int, stop: int) -> dict[int, list[Said]]:
     """Prediction → its labels after position `start` and up to `stop`, in the log's order."""
-    query = _said(log).where(labels.c.position > start, labels.c.position <= stop)
+    mine = labels.c.model_id == log.model
+    query = _said(mine).where(labels.c.position > start, labels.c.position <= stop)
     with log.database.read() as connection:
         rows = list(connection.execute(query))
         if len(rows) < stop - start:
@@ -47,7 +49,7 @@ def said_within(log: FeedbackLog, start: int, stop: int) -> dict[int, list[Said]
     return _by_prediction(rows)
 
 
-def _said(log: FeedbackLog) -> sa.Select[Any]:
+def _said(of_model: sa.ColumnElement[bool]) -> sa.Select[Any]:
     table = labels.c
     return (
         sa.select(
@@ -60,7 +62,7 @@ def _said(log: FeedbackLog) -> sa.Select[Any]:
             table.weight,
             table.selection,
         )
-        .where(table.model_id == log.model)
+        .where(of_model)
         .order_by(table.position)
     )
 
@@ -73,10 +75,11 @@ def _archived(rows: Iterable[Mapping[str, Any]]) -> list[Any]:
 
 def _by_prediction(rows: Iterable[Any]) -> dict[int, list[Said]]:
     found: dict[int, list[Said]] = {}
-    for prediction, position, kind, source, reviewer, text, weight, selection in rows:
-        value = None if text is None else json.loads(text)
-        said = Said(position, kind, source, reviewer, value, weight, selection)
-        found.setdefault(prediction, []).append(said)
+    said = list(rows)
+    for row, value in zip(said, values_of([row[5] for row in said]), strict=True):
+        prediction, position, kind, source, reviewer, _, weight, selection = row
+        one = Said(position, kind, source, reviewer, value, weight, selection)
+        found.setdefault(prediction, []).append(one)
     return found
 
 
@@ -111,7 +114,7 @@ def append_matured(
                 table.model_id + 0 == log.model,  # in the order of the ids, from `after` on
                 table.id > after,
                 table.arrived_at <= closed,
-                table.arm != "shadow",
+                table.arm.not_in(("shadow", ERASED)),
                 ~judged,
             )
             .order_by(table.id)

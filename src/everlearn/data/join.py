@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from blake3 import blake3
 
 from everlearn.base import Columns, Hashes, InputError, Schema, SpecError
-from everlearn.data.compiler import Compiler, records_to_table, wanted
-from everlearn.data.feedback import Judged, id_text
+from everlearn.data.compiler import Compiler, wanted
+from everlearn.data.feedback import Judged
 from everlearn.data.history import said_before, said_within
+from everlearn.data.joined import joined
 from everlearn.data.log import FeedbackLog
 from everlearn.data.policy import (
     CONFIRMED,
@@ -135,16 +135,33 @@ class LogSource:
             return None
         return self._spooled(start, stop, self._judge(start, stop), columns, self._blobs)
 
-    def part(self, start: int, stop: int, columns: Columns, blobs: BlobStore) -> Slice:
+    def part(
+        self,
+        start: int,
+        stop: int,
+        columns: Columns,
+        blobs: BlobStore,
+        rows: Sequence[Judged] | None = None,
+    ) -> Slice:
         """The labels with start < position ≤ stop by the policy alone, whatever guards say: what
         they make of a label depends on the labels beside it.
 
         Args:
             blobs: where it is spooled to.
+            rows: these labels, where they were read already, and none judges the same prediction
+                as another one.
         """
         earlier = said_before(self._log, start, stop) if start else {}
-        judged = self._settle(said_within(self._log, start, stop), earlier)
-        return self._spooled(start, stop, judged, columns, blobs)
+        if rows is None:
+            judged = self._settle(said_within(self._log, start, stop), earlier)
+            return self._spooled(start, stop, judged, columns, blobs)
+        plain = self._policy.plain  # a first label that is alone counts as it is
+        said = {
+            row.prediction.id: [_said(row)]
+            for row in rows
+            if not plain or row.value is None or (earlier and row.prediction.id in earlier)
+        }
+        return self._spooled(start, stop, self._settle(said, earlier), columns, blobs, rows)
 
     def _spooled(
         self,
@@ -153,11 +170,12 @@ class LogSource:
         judged: Judgement,
         columns: Columns | None,
         blobs: BlobStore,
+        read: Sequence[Judged] | None = None,
     ) -> Slice:
         pieces, size, names = [], 0, dict.fromkeys(self.names)
         if columns is not None:  # what no prediction of the slice was given is missing in all rows
             names |= dict.fromkeys(wanted(columns))
-        for rows in _cut(self._log.read(start, stop), PIECE):
+        for rows in _cut(self._log.read(start, stop) if read is None else iter(read), PIECE):
             rows = [self._ruled(row, judged.verdicts.get(row.position)) for row in rows]
             table = joined(rows, self._schema, judged.refused, judged.corrects)
             written = write_table(table)
@@ -312,48 +330,9 @@ class LogSource:
 
     def _meant(self, row: Judged) -> Judged:
         """The row with what its label means by itself."""
+        if self._policy.plain:
+            return row
         return row._replace(value=self._policy.settle([_said(row)]).value)
-
-
-def joined(
-    rows: Sequence[Judged],
-    schema: Schema,
-    refused: Mapping[int, str] = {},
-    corrects: Set[int] = frozenset(),
-) -> pa.Table:
-    """A table of labels beside the features of their predictions, one row each, in order.
-
-    Args:
-        rows: labels of the log.
-        schema: names of the columns that are no features.
-        refused: position → why that label is not learned.
-        corrects: positions of labels that judge anew what was learned before.
-    """
-    if not rows:
-        raise InputError("the feedback log has no labels yet")
-    table = records_to_table([row.prediction.features for row in rows])
-    made: dict[str, pa.Array] = {}
-    roles: list[tuple[str | None, list[Any]]] = [
-        (schema.id, [row.prediction.external_id or id_text(row.prediction.id) for row in rows]),
-        (schema.key, [row.prediction.key for row in rows]),
-        (schema.weight, [row.weight for row in rows]),
-        (schema.target, [row.value for row in rows]),
-    ]
-    for name, values in roles:
-        if name is not None:
-            made[name] = records_to_table([{name: value} for value in values]).column(0)
-    for name, moments in (
-        (schema.time, [row.prediction.at for row in rows]),
-        (schema.label_time, [row.at for row in rows]),
-    ):
-        if name is not None:
-            made[name] = pa.array(moments, pa.timestamp("us", tz="UTC"))
-    for name, column in made.items():
-        given = name in table.schema.names and name in (schema.time, schema.id, schema.key)
-        table = table if given else _with_column(table, name, column)
-    reasons = [refused.get(row.position) for row in rows]
-    table = _with_column(table, REFUSED, pa.array(reasons, pa.string()))
-    return _with_column(table, CORRECTS, pa.array([row.position in corrects for row in rows]))
 
 
 def corrected_ids(part: Slice, columns: Columns, blobs: BlobStore) -> Hashes:
@@ -382,14 +361,6 @@ def _place(verdict: Verdict, said: Sequence[Said]) -> int:
     if verdict.winner is not None and verdict.winner.position in mine:
         return verdict.winner.position
     return said[-1].position
-
-
-def _with_column(table: pa.Table, name: str, column: Any) -> pa.Table:
-    """The table with this column, in place of one of its name."""
-    at = table.schema.get_field_index(name)
-    if at < 0:
-        return table.append_column(name, column)
-    return table.set_column(at, name, column)
 
 
 def _cut(rows: Iterator[Judged], size: int) -> Iterator[list[Judged]]:

@@ -8,7 +8,8 @@ yet waits without a position.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from sqlalchemy.engine import Connection
 from everlearn.base import ConflictError, InputError
 from everlearn.data.archive import Archive, Row
 from everlearn.data.feedback import (
+    ERASED,
     Judged,
     Label,
     LoggedPrediction,
@@ -140,7 +142,7 @@ class FeedbackLog:
         last = sa.select(sa.func.max(labels.c.position)).where(labels.c.model_id == self.model)
         both = sa.select(last.scalar_subquery(), self._archived().scalar_subquery())
         head, archived = connection.execute(both).one()
-        found = self._find(connection, said, archived is not None)
+        found, erased = self._find(connection, said, archived is not None)
         memory = self._memory(connection, said, found, archived is not None)
         position, arrived = head or 0, self._database.clock()
         numbers = take_numbers(connection, labels, len(said))
@@ -148,14 +150,14 @@ class FeedbackLog:
         receipts: list[Receipt] = []
         for label, prediction in zip(said, found, strict=True):
             _, _, name, kind, source, reviewer, weight, selection, at, key = label
-            text = text_of(label.value)
+            text = None if prediction in erased else text_of(label.value)
             speaker = None if prediction is None else (prediction, kind, source, reviewer)
             before = memory.recall(label, speaker, text)
             if before is not None:
                 receipts.append(before)
                 continue
             number, here = numbers[len(rows)], None
-            digest = "" if key is None else label.digest
+            digest = "" if key is None or prediction in erased else label.digest
             if speaker is not None:
                 position = here = position + 1
                 memory.last[speaker] = (text, number, here)
@@ -214,20 +216,6 @@ class FeedbackLog:
             yield from rows
             after = min(upto, after + page)
 
-    def judges(self, after: int, upto: int) -> list[tuple[int, int]]:
-        """(position, id of the prediction) of the labels with after < position ≤ upto."""
-        table = labels.c
-        query = sa.select(table.position, table.prediction_id).where(
-            table.model_id == self.model, table.position > after, table.position <= upto
-        )
-        with self._database.read() as connection:
-            found = connection.execute(query.order_by(table.position))
-            rows = [(row.position, row.prediction_id) for row in found]
-            if len(rows) < upto - after:
-                older = self.archive.labels(connection, after, upto)
-                rows = [(row["position"], row["prediction_id"]) for row in older] + rows
-        return rows
-
     # --- inside ---
 
     def _archived(self) -> sa.Select[tuple[int]]:
@@ -236,8 +224,9 @@ class FeedbackLog:
 
     def _find(
         self, connection: Connection, said: Sequence[Label], archived: bool
-    ) -> list[int | None]:
-        """The prediction of each label, or None where it is not known yet.
+    ) -> tuple[list[int | None], set[int | None]]:
+        """The prediction of each label, or None where it is not known yet; and those of them that
+        were erased.
 
         Raises:
             InputError: an id of ours that was never given out.
@@ -247,23 +236,27 @@ class FeedbackLog:
         ]
         ids = {number for number in numbers if number is not None}
         names = {label.external_id for label in said if label.external_id is not None}
-        rows = rows_among(connection, predictions, ("id", "model_id"), "id", ids, None)
-        there = {number for number, model in rows if model == self.model}
-        rows = rows_among(
-            connection, predictions, ("external_id", "id"), "external_id", names, self.model
-        )
-        by_name = dict(map(tuple, rows))
+        asked = ("id", "model_id", "arm", "external_id")
+        rows = rows_among(connection, predictions, asked, "id", ids, None)
+        there = {number: arm for number, model, arm, _ in rows if model == self.model}
+        rows = rows_among(connection, predictions, asked, "external_id", names, self.model)
+        by_name = {name: number for number, _, _, name in rows}
+        arms = there | {number: arm for number, _, arm, _ in rows}
         if archived:
-            there |= self.archive.predictions(connection, ids - there).keys()
+            away = self.archive.predictions(connection, ids - there.keys())
             older = self.archive.named(connection, names - by_name.keys())
+            there |= {number: row["arm"] for number, row in away.items()}
             by_name |= {name: row["id"] for name, row in older.items()}
+            arms |= there | {row["id"]: row["arm"] for row in older.values()}
+        erased: set[int | None] = {number for number, arm in arms.items() if arm == ERASED}
         if len(there) < len(ids):
             wrong = next(label for label in said if _is_missing(label, there))
             raise InputError(f"there is no prediction {wrong.prediction!r} of this model")
-        return [
+        found = [
             by_name.get(label.external_id) if number is None else number
             for label, number in zip(said, numbers, strict=True)
         ]
+        return found, erased
 
     def _memory(
         self,
@@ -355,7 +348,7 @@ class _Memory:
             if key not in self.keys:
                 return None
             digest, number, position = self.keys[key]
-            if digest != label.digest:
+            if digest and digest != label.digest:  # else it was erased
                 raise ConflictError(f"the idempotency key {key!r} came with another label before")
             return Receipt(number, "known", position)
         if speaker is None or speaker not in self.last:
@@ -364,7 +357,7 @@ class _Memory:
         return Receipt(number, "known", position) if value == text else None
 
 
-def _is_missing(label: Label, there: set[int]) -> bool:
+def _is_missing(label: Label, there: Container[int]) -> bool:
     return label.prediction is not None and id_number(label.prediction) not in there
 
 
@@ -385,28 +378,16 @@ def _archived_row(label: Row, asked: Row) -> tuple[Any, ...]:
     return (*first, *(asked[name] for name in _ASKED), *(label[name] for name in _SAID))
 
 
+_prediction: Any = partial(tuple.__new__, LoggedPrediction)
+_label: Any = partial(tuple.__new__, Judged)
+
+
 def _judged(rows: Sequence[Any]) -> list[Judged]:
-    values = values_of([row[2] for row in rows])
-    features = values_of([row[4] for row in rows])
-    outputs = values_of([row[5] for row in rows])
-    made = []
-    for row, value, asked, said in zip(rows, values, features, outputs, strict=True):
-        position, label, _, number, _, _, *more = row
-        kind, source, reviewer, weight, selection, at, arrived = more[6:]
-        prediction = LoggedPrediction(number, asked, said, *more[:6])
-        made.append(
-            Judged(
-                position,
-                label,
-                prediction,
-                kind,
-                value,
-                source,
-                reviewer,
-                weight,
-                selection,
-                at,
-                arrived,
-            )
-        )
-    return made
+    """Rows of `_JUDGED` as labels; column by column, for there may be many."""
+    columns = list(zip(*rows, strict=True)) or [()] * len(_JUDGED)
+    values, features, outputs = (values_of(columns[at]) for at in (2, 4, 5))
+    _, _, _, number, _, _, *others = columns[:12]
+    asked = map(_prediction, zip(number, features, outputs, *others, strict=True))
+    kind, *others = columns[12:]
+    said = zip(columns[0], columns[1], asked, kind, values, *others, strict=True)
+    return list(map(_label, said))

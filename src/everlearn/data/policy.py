@@ -136,6 +136,12 @@ class LabelPolicy:
         return self.propensity == "inverse" or any(w != 1.0 for _, w in self.signals.values())
 
     @property
+    def plain(self) -> bool:
+        """Whether the only label of a prediction counts just as it is."""
+        agreed = self.conflict != "agreement" or self.agreement == 1
+        return agreed and not self.signals and self.propensity == "ignore"
+
+    @property
     def window(self) -> int | None:
         """The maturity window in microseconds."""
         return None if self.maturity is None else microseconds(self.maturity)

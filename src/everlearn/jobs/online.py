@@ -23,6 +23,7 @@ from everlearn.base import (
     prefixed,
     under,
 )
+from everlearn.data.feedback import Judged
 from everlearn.data.ids import SeenIds
 from everlearn.data.increment import Reader
 from everlearn.data.join import LOG, LogSource, corrected_ids
@@ -147,9 +148,9 @@ class Tail:
     def read(self, upto: int) -> list[Labels]:
         """The labels up to a position, for this tail and for others that stand where it does."""
         found = []
-        for start, stop in groups(self._log, self.position, upto):
+        for start, stop, rows in groups(self._log, self.position, upto):
             blobs = MemoryBlobs()
-            part = self.source.part(start, stop, self.fold.columns, blobs)
+            part = self.source.part(start, stop, self.fold.columns, blobs, rows)
             found.append(Labels(part, blobs))
         return found
 
@@ -179,8 +180,8 @@ class Tail:
             blobs: of the workspace.
         """
         parts = [
-            self.source.part(start, stop, self.fold.columns, blobs)
-            for start, stop in groups(self._log, self.began, self.position)
+            self.source.part(start, stop, self.fold.columns, blobs, rows)
+            for start, stop, rows in groups(self._log, self.began, self.position)
         ]
         part = _joined(parts, self.began, self.position)
         counts = {
@@ -263,19 +264,21 @@ class Guard:
         self.apart = self.apart.add(apart[np.isfinite(apart)])
 
 
-def groups(log: FeedbackLog, after: int, upto: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of consecutive parts of the log in which no prediction is judged twice: folding
-    a part is folding label by label."""
+def groups(log: FeedbackLog, after: int, upto: int) -> Iterator[tuple[int, int, list[Judged]]]:
+    """(start, stop, labels) of consecutive parts of the log in which no prediction is judged twice:
+    folding a part is folding label by label."""
+    rows: list[Judged] = []
     here: set[int] = set()
     start = after
-    for position, prediction in log.judges(after, upto):
-        if prediction in here or len(here) == MOST:
-            yield start, position - 1
-            start = position - 1
+    for row in log.read(after, upto):
+        if row.prediction.id in here or len(rows) == MOST:
+            yield start, row.position - 1, rows
+            start, rows = row.position - 1, []
             here.clear()
-        here.add(prediction)
-    if here:
-        yield start, upto
+        here.add(row.prediction.id)
+        rows.append(row)
+    if rows:
+        yield start, upto, rows
 
 
 def _joined(parts: Sequence[Slice], start: int, stop: int) -> Slice:
