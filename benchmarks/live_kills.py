@@ -79,10 +79,10 @@ POINTS = {
 LIVES = 20
 """Servers of one workspace, one after the other."""
 
-LONGEST = 1.2
+LONGEST = 1.0
 """Seconds of traffic before a kill from outside."""
 
-PATIENCE = 5.0
+PATIENCE = 4.0
 """Seconds that a crash point may take to be reached; then it is a kill from outside."""
 
 PROBES = [-2.0, -0.5, 0.0, 0.1, 0.7, 3.0]
@@ -117,10 +117,10 @@ def main() -> None:
             trial.run(min(LIVES, options.kills - counts.kills.total()))
             shutil.rmtree(trial.folder)
             number += 1
-    text = table(counts, options.kills, options.seed, number, time.perf_counter() - began)
+            text = table(counts, options.kills, options.seed, number, time.perf_counter() - began)
+            if options.out:
+                options.out.write_text(text)
     print(text)
-    if options.out:
-        options.out.write_text(text)
     if counts.violations:
         raise SystemExit(1)
 
@@ -185,7 +185,7 @@ class Trial:
         if self._random.random() < 0.1:
             return self._killed_while_it_starts()
         crash = ""
-        if self._random.random() < 0.5:
+        if self._random.random() < 0.4:
             name = list(POINTS)[int(self._random.integers(len(POINTS)))]
             crash = f"{name}:{int(self._random.integers(1, POINTS[name] + 1))}"
         server, began = self._server(crash), time.perf_counter()
