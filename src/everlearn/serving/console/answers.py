@@ -3,7 +3,6 @@ and how its labels came in."""
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
+from pydantic_core import from_json
 
 from everlearn.base import Json
 from everlearn.data.answers import class_name
@@ -21,7 +21,7 @@ from everlearn.evaluation.sequences import Moments, difference, mean_bounds
 from everlearn.storage.database import Database
 from everlearn.storage.schema import labels, predictions, shadow_answers
 
-KEPT = 20_000
+KEPT = 10_000
 """Labels that are looked at: the last ones."""
 
 READ = 5000
@@ -157,7 +157,7 @@ class Answers:
         self._labels.append((row.arrived_at, max(0, row.said_at - row.asked_at)))
         if row.value is None or row.id in self._judged:
             return
-        output, value = json.loads(row.output), json.loads(row.value)
+        output, value = from_json(row.output), from_json(row.value)
         self.metric = self.metric or metric_for(output, value)
         naive = self._naive.loss(self.metric, value)
         self._naive.add(value)
@@ -170,7 +170,7 @@ class Answers:
         self._judged.add(row.id)
         apart = None
         if row.shadow is not None:
-            shadow = loss_of(self.metric, json.loads(row.shadow), value)
+            shadow = loss_of(self.metric, from_json(row.shadow), value)
             apart = None if shadow is None else shadow - loss
         answer = Answer(row.id, row.version, row.arm, loss, naive, row.arrived_at, apart)
         self._answers.append(answer)
@@ -199,7 +199,7 @@ class _Naive:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
-        self._numbers, self._sum = 0, 0.0
+        self._classes, self._numbers, self._sum = 0, 0, 0.0
 
     def loss(self, metric: str, value: Json) -> float | None:
         """Of this answer."""
@@ -210,9 +210,10 @@ class _Naive:
             return None
         chances = None
         if metric in ("log_loss", "brier"):
-            names = {*self._counts, class_name(value)}
-            total = self._counts.total() + len(names)
-            chances = {name: (self._counts[name] + 1) / total for name in names}
+            name = class_name(value)
+            total = self._classes + len(self._counts) + (name not in self._counts)
+            names = {name} if metric == "log_loss" else {*self._counts, name}
+            chances = {one: (self._counts[one] + 1) / total for one in names}
         most = max(self._counts, key=self._counts.__getitem__)
         return loss_of(metric, {"value": most, "probabilities": chances}, value)
 
@@ -220,6 +221,7 @@ class _Naive:
         """One more label."""
         if isinstance(value, str | bool | int):
             self._counts[class_name(value)] += 1
+            self._classes += 1
         if isinstance(value, int | float):
             self._numbers += 1
             self._sum += value

@@ -151,11 +151,13 @@ def _next(models: Models, model: str, who: str, seen: str, after: int | None) ->
 
 
 def _classes(models: Models, model: str, item: Item) -> tuple[str, list[Any]]:
-    """How the target is written, and its classes, as far as they are known."""
+    """How the target is written, and its classes, as far as they are known, in their order: a key
+    is for the same class in all versions."""
     fold = models.predictor(model).served.fold
     if fold is not None:
-        return fold.columns.target_kind, list(restored(fold.classes, fold.columns))
-    return "", list((item.output.get("probabilities") or {}) if item.output else ())
+        found = restored(fold.classes, fold.columns)
+        return fold.columns.target_kind, sorted(found, key=lambda one: (isinstance(one, str), one))
+    return "", sorted((item.output or {}).get("probabilities") or {})
 
 
 def _value(models: Models, model: str, choice: str | None, text: str) -> Json:

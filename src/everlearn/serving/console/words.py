@@ -45,7 +45,7 @@ def trigger(name: str) -> str:
     return {"Performance": "worse"}.get(kind, kind.lower() or "learn")
 
 
-def evidence(value: Any, depth: int = 3) -> list[tuple[str, str]]:
+def evidence(value: Any, depth: int = 5) -> list[tuple[str, str]]:
     """What a decision was made by, as names and texts, part by part.
 
     >>> evidence({"rows": 1200, "by": {"x": 0.25, "y": None}})

@@ -5,7 +5,7 @@
   const live = document.getElementById("live");
   const PAUSE = 1000; // ms between two looks, however fast things change
   const ANYWAY = 30000; // ms after which times ("2 min ago") are asked for again
-  let parts = null; // of the page as it was sent last
+  let parts = pieces(main.innerHTML).map((one) => one.outerHTML); // as they were sent last
   let stream = null, looking = false, again = false, last = Date.now(), timer = 0;
 
   function state(text, lost) {
@@ -57,7 +57,7 @@
     made.forEach((one, n) => {
       if (!alike) return;
       const still = shown[n].hasAttribute("data-still");
-      if (!still && !(parts && parts[n] === texts[n])) swap(shown[n], one);
+      if (!still && parts[n] !== texts[n]) swap(shown[n], one);
     });
     if (!alike && !main.querySelector("[data-still]")) main.replaceChildren(...made);
     parts = texts;
