@@ -176,7 +176,8 @@ class LogSource:
         if columns is not None:  # what no prediction of the slice was given is missing in all rows
             names |= dict.fromkeys(wanted(columns))
         for rows in _cut(self._log.read(start, stop) if read is None else iter(read), PIECE):
-            rows = [self._ruled(row, judged.verdicts.get(row.position)) for row in rows]
+            if judged.verdicts or not self._policy.plain:
+                rows = [self._ruled(row, judged.verdicts.get(row.position)) for row in rows]
             table = joined(rows, self._schema, judged.refused, judged.corrects)
             written = write_table(table)
             names |= dict.fromkeys(table.schema.names)

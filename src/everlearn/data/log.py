@@ -318,7 +318,7 @@ class FeedbackLog:
         if known is not None:
             query = query.where(labels.c.arrived_at <= known, predictions.c.arrived_at <= known)
         with self._database.read() as connection:
-            rows: list[Any] = list(connection.execute(query))
+            rows: list[Any] = list(connection.execute(query).all())
             if len(rows) < upto - after:
                 older = self.archive.judged(connection, after, upto, known)
                 rows += [_archived_row(label, asked) for label, asked in older]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request
@@ -15,7 +17,7 @@ from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from everlearn.base import ConflictError, EverlearnError, InputError, Json, NotFoundError
-from everlearn.data.feedback import Label, PredictionIds
+from everlearn.data.feedback import Label, PredictionIds, Receipt
 from everlearn.data.review import ReviewQueue
 from everlearn.data.reviewers import Reviewers
 from everlearn.jobs.queue import Queue
@@ -28,6 +30,7 @@ from everlearn.serving.access import KEY, OPEN, needs
 from everlearn.serving.bodies import FeedbackBody, LabelBody, PredictBody, PromoteBody, RollbackBody
 from everlearn.serving.console.routes import add_console
 from everlearn.serving.console.views import Source
+from everlearn.serving.labelling import log_together
 from everlearn.serving.learning import Learning
 from everlearn.serving.limits import Limits, Refused
 from everlearn.serving.online import OnlineLearning
@@ -82,6 +85,10 @@ class Models:
             name: Turns[Question, list[Json]](predictor.answer)
             for name, predictor in self.predictors.items()
         }
+        self.labelling = {
+            name: Turns[list[Label], list[Receipt]](partial(log_together, predictor.log), most=64)
+            for name, predictor in self.predictors.items()
+        }
 
     def predictor(self, name: str) -> Predictor:
         """What answers for the model of this name. Raises `NotFoundError`."""
@@ -111,9 +118,10 @@ class Models:
         self._predicted.labels(name).inc(len(answers))
         return {"predictions": answers}
 
-    def label(self, name: str, body: FeedbackBody) -> Json:
-        """Log labels."""
-        receipts = self.predictor(name).log.append_labels([_label(item) for item in body.labels])
+    async def label(self, name: str, body: FeedbackBody) -> Json:
+        """Log labels; answer once they are durable."""
+        self.predictor(name)
+        receipts = await self.labelling[name].ask([_label(item) for item in body.labels])
         self._labelled.labels(name).inc(len(receipts))
         self.after_labels()
         return {
@@ -173,8 +181,11 @@ def make_app(
         yield
         for one in beside:
             await run_in_threadpool(one.stop)
-        for turns in models.predicting.values():
-            await turns.close()
+        for predicting, labelling in zip(
+            models.predicting.values(), models.labelling.values(), strict=True
+        ):
+            await predicting.close()
+            await labelling.close()
 
     app = FastAPI(title="everlearn", version="1", lifespan=lifespan)
     app.state.models = models
@@ -204,7 +215,7 @@ def _add_events(app: FastAPI, models: Models) -> None:
     async def feedback(model: str, body: FeedbackBody, request: Request) -> Response:
         """Say what was right. Acknowledged once it is durable; said twice, it counts once."""
         _attribute(body, request.scope[KEY])
-        return answer(await run_in_threadpool(models.label, model, body))
+        return answer(await models.label(model, body))
 
 
 def _add_models(app: FastAPI, models: Models) -> None:
@@ -356,9 +367,16 @@ def serve(app: Any, host: str, port: int) -> None:
     """Answer until interrupted."""
     import uvicorn
 
-    config = uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False)
+    from everlearn.serving.heads import BoundedHeads
+
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="warning", access_log=False, http=BoundedHeads
+    )
     server = uvicorn.Server(config)
     app.state.ending = lambda: server.should_exit  # streams end then: nobody waits for them
+    gc.collect()
+    gc.freeze()  # what was loaded stays; collections, of requests' own, do not go over it
+    gc.set_threshold(10_000, 20, 20)
     with suppress(KeyboardInterrupt):
         server.run()
     if not server.started:
