@@ -29,6 +29,7 @@ from everlearn.evaluation.trial import hold_trial
 from everlearn.jobs.account import Accounts
 from everlearn.jobs.archiving import Archiving
 from everlearn.jobs.checkpoint import remove_ended
+from everlearn.jobs.erasing import Erasing
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.load import load_fold
 from everlearn.jobs.online import online_of
@@ -332,6 +333,18 @@ class Workspace:
             name: archiving(name, older_than, drop_older_than, dry_run=dry_run).to_json()
             for name in names
         }
+
+    def erase(self, model: str, key: str) -> Json:
+        """Erase the data of one key: see `everlearn.jobs.erasing.Erasing`.
+
+        Returns:
+            What was erased, which versions learned from it, and what of that remains.
+
+        Raises:
+            NotFoundError: there is no such model.
+            ConflictError: a job or a rollout of the model has not ended; nothing was erased.
+        """
+        return Erasing(self.registry, self.queue)(model, key, self.updates.log(model))
 
     def import_version(
         self, path: str | os.PathLike[str], *, name: str | None = None, trust: bool = False

@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
-from everlearn.cli.output import AsJson, figure, opened, show_json
+from everlearn.cli.output import AsJson, ModelName, figure, opened, show_json
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command("compact")(compact)
+    app.command("erase")(erase)
 
 
 def compact(
@@ -54,3 +55,34 @@ def compact(
         typer.echo(text)
         if counts["held"]:
             typer.echo(f"  the rest stays: {counts['held']}")
+
+
+def erase(
+    context: typer.Context,
+    model: ModelName,
+    key: Annotated[str, typer.Option(metavar="KEY", help="Whose data is to be erased.")],
+    as_json: AsJson = False,
+) -> None:
+    """Erase the data of one key, and list the versions that learned from it.
+
+    Positions and ids stay, so that nothing else changes. Versions with rows of the key in their
+    memory can no longer be loaded; a champion is replaced by one without them.
+    """
+    with opened(context) as workspace:
+        found = workspace.erase(model, key)
+    if as_json:
+        show_json(found)
+        return
+    typer.echo(
+        f"{figure(found['predictions'])} predictions and {figure(found['labels'])} labels erased"
+    )
+    for one in found["learned_from_it"]:
+        rows = figure(one["rows"])
+        typer.echo(f"  version {one['version']} learned from it: {rows} rows were of the key")
+    if found["version"] is not None:
+        typer.echo(f"  version {found['version']} serves, whose memory is without them")
+    if found["no_longer_loadable"]:
+        numbers = ", ".join(map(str, found["no_longer_loadable"]))
+        typer.echo(f"  no longer loadable: version {numbers}")
+    if found["remains"]:
+        typer.echo(f"  what remains: {found['remains']}")

@@ -255,11 +255,15 @@ def hashed(names: Sequence[str]) -> Hashes:
 
 
 def write_rows(kind: Kind, rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Rows of a table as a Parquet file."""
+    """Rows of a table of the database as a Parquet file."""
+    return write_table(pa.Table.from_pylist([dict(row) for row in rows], _schema(TABLES[kind])))
+
+
+def write_table(table: pa.Table) -> bytes:
+    """A table as a Parquet file."""
     import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=_schema(TABLES[kind]))
     pq.write_table(table, sink, compression="zstd", row_group_size=GROUP)
     return bytes(sink.getvalue())
 

@@ -44,7 +44,10 @@ class Slice:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of which rows these are: content and range, whatever the source is called."""
-        return digest_bytes(canonical_json([self.kind, self.digest, self.start, self.stop]))
+        same: Json = [self.kind, self.digest, self.start, self.stop]
+        if "erased" in self.options:  # rows of it are there no more
+            same.append(self.options["erased"])
+        return digest_bytes(canonical_json(same))
 
     def to_json(self) -> Json:
         plain = {item.name: getattr(self, item.name) for item in fields(self)}

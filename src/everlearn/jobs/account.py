@@ -227,7 +227,8 @@ def _increments() -> sa.Select[Any]:
 
 def _shown(row: Row[Any]) -> dict[str, Json]:
     names = ("id", "model", "version", "source", "start", "stop", "digest", *FATES, "reasons")
-    return {name: getattr(row, name) for name in names}
+    shown = {name: getattr(row, name) for name in names}
+    return shown | {"erased": row.slice["options"].get("erased", 0)}
 
 
 def _said(connection: Connection, name: str, model: str | None) -> Sequence[Row[Any]]:

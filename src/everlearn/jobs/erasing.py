@@ -1,0 +1,363 @@
+"""Erasure of one key's data from all that a model keeps; and what learned from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from everlearn.base import (
+    Columns,
+    ConflictError,
+    Decision,
+    Erasable,
+    Hashes,
+    Json,
+    Memory,
+    NotFoundError,
+    crash_point,
+    state_digest,
+    under,
+)
+from everlearn.data.erasure import Pieces, erase, find
+from everlearn.data.hashing import hash_texts
+from everlearn.data.log import FeedbackLog
+from everlearn.evaluation.holdouts import HoldOuts
+from everlearn.jobs.checkpoint import Checkpoints
+from everlearn.jobs.learn import Fold
+from everlearn.jobs.online import online_of
+from everlearn.jobs.queue import ENDED, OPEN, Queue
+from everlearn.registry import aliases, audit, lineage, versions
+from everlearn.registry.config import from_config
+from everlearn.registry.models import model_id, plain
+from everlearn.registry.registry import Registry
+from everlearn.registry.retention import reachable
+from everlearn.registry.versions import Version
+from everlearn.storage import schema
+from everlearn.storage.parts import Manifest
+
+TRIES = 5
+"""Times that an erasure is begun again because the model was changed meanwhile."""
+
+REASON = "the data of one key was erased"
+
+REMAINS = (
+    "the parameters of these versions were learned from the erased rows too: a version that is"
+    ' learned from scratch (Strategy(start="scratch")) has nothing of them'
+)
+
+
+@dataclass(slots=True)
+class _Slices:
+    """Slices that had rows of the key, and what is in their place.
+
+    Args:
+        increments, plans: row of the table → the JSON that takes the place of its own.
+        learned: (version, increment, rows of the key).
+        ids: (m,) of the rows.
+        gone: blobs of hold-outs that are not needed any more.
+    """
+
+    increments: dict[int, Json] = field(default_factory=dict)
+    plans: dict[int, Json] = field(default_factory=dict)
+    learned: list[tuple[int, int, int]] = field(default_factory=list)
+    ids: Hashes = field(default_factory=lambda: np.zeros(0, np.uint64))
+    gone: set[str] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Made:
+    """A version as the champion is, without what was erased."""
+
+    base: Version
+    digest: str
+    manifest: Manifest
+    holdouts: Manifest
+
+
+class Erasing:
+    """Erases the data of keys.
+
+    Args:
+        registry, queue: of the workspace.
+    """
+
+    def __init__(self, registry: Registry, queue: Queue) -> None:
+        self._queue = queue
+        self._registry, self._parts = registry, registry.parts
+        self._database, self._blobs = registry.database, registry.parts.blobs
+
+    def __call__(self, name: str, key: str, log: FeedbackLog) -> Json:
+        """Erase the data of one key of a model. Erased once more, nothing is left to be done.
+
+        Features, answers, the key, and values of labels go from the database, from the archive and
+        from spooled slices; rows in memory and among the hold-outs go with the versions that have
+        them: these stay in the lineage, but can no longer be loaded. In place of a champion that
+        has some, a version without them is made and promoted.
+
+        Args:
+            log: of the model.
+
+        Returns:
+            JSON: a digest of the key, the counts of what was erased, the versions that learned from
+            it, increment by increment, and what remains.
+
+        Raises:
+            NotFoundError: there is no such model.
+            ConflictError: a job or a rollout has not ended, or others went on changing the model;
+                nothing was erased.
+        """
+        for left in reversed(range(TRIES)):
+            try:
+                return self._attempt(name, key, log)
+            except _ChangedError:
+                if not left:
+                    raise
+        raise AssertionError
+
+    def _attempt(self, name: str, key: str, log: FeedbackLog) -> Json:
+        with self._database.read() as connection:
+            standing = _standing(connection, name)
+            found = find(log, connection, key, self._blobs)
+            champion = standing[0]
+            known = versions.list_versions(connection, name)
+            path = set() if champion is None else set(lineage.lineage(connection, name, champion))
+        pieces = Pieces(self._blobs, found, key)
+        slices = self._slices(name, known, pieces)
+        keys = hash_texts(pa.array([key], pa.string()))
+        holding = self._holding(known, slices.ids, keys)
+        online = online_of(self._registry.definition(name).model()) is not None
+        made = None
+        if champion in holding or (online and champion is not None and found.ids):
+            made = self._without(name, champion, slices.ids, keys)
+        crash_point("erase.prepared")
+        report: Json = {
+            "model": name,
+            "digest": sha256(key.encode()).hexdigest(),
+            "predictions": len(found.ids),
+            "labels": found.labels,
+            "archived_files": len(found.files),
+            "slices": len(slices.increments),
+            "learned_from_it": [
+                {"version": version, "increment": number, "rows": rows, "serves": version in path}
+                for version, number, rows in slices.learned
+            ],
+            "no_longer_loadable": sorted(holding),
+            "remains": REMAINS if slices.learned else "",
+        }
+        gone = {segment.blob for segment, _ in found.files} | pieces.replaced | slices.gone
+        gone |= {
+            entry["blob"]
+            for version in known
+            if version.number in holding
+            for entry in (*_memory(version.manifest).values(), *version.holdouts.values())
+        }
+        with self._database.write() as connection:
+            model_id(connection, name, lock=True)
+            if _standing(connection, name) != standing:
+                raise _ChangedError(f"{name!r} was changed meanwhile; erase again")
+            try:
+                erase(log, connection, key, found)
+            except ConflictError as error:
+                raise _ChangedError(str(error)) from error
+            report["version"] = self._commit(connection, name, slices, holding, made)
+            self._note(connection, name, report)
+            crash_point("erase.committing")
+        crash_point("erase.committed")
+        for job in self._queue.jobs(name, ENDED) if found.ids else ():
+            Checkpoints(self._parts, job).remove()
+        self._remove({blob for blob in gone if blob is not None})
+        return report
+
+    # --- what has rows of the key ---
+
+    def _slices(self, name: str, known: list[Version], pieces: Pieces) -> _Slices:
+        """The slices of all increments and jobs, without the rows of the key."""
+        made, ids = _Slices(), [np.zeros(0, np.uint64)]
+        columns = {version.number: self._columns(version) for version in known}
+        learned, owner = schema.increments.c, schema.versions.c
+        of_model = schema.models.c.name == name
+        with self._database.read() as connection:
+            key = connection.execute(sa.select(schema.models.c.id).where(of_model)).scalar_one()
+            parts = connection.execute(
+                sa.select(learned.id, learned.slice, owner.number)
+                .join(schema.versions, owner.id == learned.version_id)
+                .where(owner.model_id == key)
+                .order_by(learned.id)
+            ).all()
+            table = schema.jobs.c
+            plans = connection.execute(
+                sa.select(table.id, table.plan).where(table.model_id == key)
+            ).all()
+        for part in parts:
+            new, count, here = pieces.without(part.slice, columns[part.number])
+            if count:
+                made.increments[part.id] = new
+                made.learned.append((part.number, part.id, count))
+                ids.append(here)
+        for row in plans:
+            given = Columns.from_json(row.plan["columns"]) if "columns" in row.plan else None
+            found = [pieces.without(part, given) for part in row.plan.get("slices", ())]
+            if any(count for _, count, _ in found):
+                made.plans[row.id] = {**row.plan, "slices": [part for part, _, _ in found]}
+                ids += [here for _, _, here in found]
+        made.ids = np.unique(np.concatenate(ids))
+        for row in plans:
+            held = row.plan.get("holdouts") or {}
+            kept = HoldOuts.load(self._parts.load(held))
+            if kept.drop(made.ids):
+                plan = made.plans.get(row.id, row.plan)
+                made.plans[row.id] = {**plan, "holdouts": self._parts.save(kept.save())}
+                made.gone |= {entry["blob"] for entry in held.values()}
+        return made
+
+    def _columns(self, version: Version) -> Columns | None:
+        """How the rows of a version were compiled; None if that was removed."""
+        try:
+            return Columns.from_json(self._parts.load(version.manifest)["columns"].meta)
+        except NotFoundError:
+            return None
+
+    def _holding(self, known: list[Version], ids: Hashes, keys: Hashes) -> set[int]:
+        """The versions with rows of the key in memory or among their hold-outs."""
+        told: dict[tuple[str, ...], bool] = {}
+        found = set()
+        for version in known:
+            if version.dropped_at is not None:
+                continue
+            memory = _memory(version.manifest)
+            parts = (*memory.values(), *version.holdouts.values())
+            name = tuple(sorted(entry["digest"] for entry in parts))
+            if name not in told:
+                told[name] = self._has(memory, version.holdouts, ids, keys)
+            if told[name]:
+                found.add(version.number)
+        return found
+
+    def _has(self, memory: Json, holdouts: Json, ids: Hashes, keys: Hashes) -> bool:
+        if memory:
+            saved = under("memory", self._parts.load(memory))
+            kind: Memory = from_config(saved["definition"].meta)
+            for rows in kind.open(under("held", saved)).rows():
+                of_key = rows.key is not None and np.isin(rows.key, keys).any()
+                if of_key or np.isin(rows.ids, ids).any():
+                    return True
+        return HoldOuts.load(self._parts.load(holdouts)).drop(ids) > 0
+
+    def _without(self, name: str, number: int, ids: Hashes, keys: Hashes) -> _Made:
+        """The champion's state without the rows."""
+        base = self._registry.version(name, number)
+        made = self._registry.definition(name, base.definition)
+        strategy = from_config(base.strategy, made.source)
+        state = self._registry.state(name, base)
+        fold = Fold.load(state, made.section("learner"), strategy)
+        memory: object = fold.memory
+        if isinstance(memory, Erasable):
+            memory.erase(ids, keys)
+        holdouts = HoldOuts.load(self._registry.holdouts(name, base))
+        holdouts.drop(ids)
+        digest = state_digest(state := fold.save())
+        manifest = self._parts.save(state, known=base.manifest)
+        held = self._parts.save(holdouts.save(), known=base.holdouts)
+        return _Made(base, digest, manifest, held)
+
+    # --- the transaction ---
+
+    def _commit(
+        self,
+        connection: Connection,
+        name: str,
+        slices: _Slices,
+        holding: set[int],
+        made: _Made | None,
+    ) -> int | None:
+        """Point at what was made; the number of the new champion, if there is one."""
+        key = model_id(connection, name)
+        for number, part in slices.increments.items():
+            change = sa.update(schema.increments).where(schema.increments.c.id == number)
+            connection.execute(change.values(slice=part))
+        for number, plan in slices.plans.items():
+            change = sa.update(schema.jobs).where(schema.jobs.c.id == number)
+            connection.execute(change.values(plan=plan))
+        if slices.increments or slices.plans:  # what jobs that may be retried kept on their way
+            ended = schema.jobs.c.finished_at.is_not(None)
+            change = sa.update(schema.jobs).where(schema.jobs.c.model_id == key, ended)
+            connection.execute(change.values(checkpoint=None))
+        new = None
+        if made is not None:
+            new = versions.add(
+                connection,
+                name,
+                parent=made.base.number,
+                definition=made.base.definition,
+                strategy=made.base.strategy,
+                state_digest=made.digest,
+                manifest=made.manifest,
+                holdouts=made.holdouts,
+                metrics=made.base.metrics,
+                decision=Decision("pass", REASON),
+            )
+            stands = made.base.number
+            aliases.move(connection, name, aliases.CHAMPION, new, expected=stands, reason=REASON)
+        for alias, number in aliases.all_aliases(connection, name).items():
+            if number in holding:
+                aliases.remove(connection, name, alias, expected=number, reason=REASON)
+        table = schema.versions.c
+        dropped = sa.update(schema.versions).where(
+            table.model_id == key, table.number.in_(sorted(holding)), table.dropped_at.is_(None)
+        )
+        connection.execute(dropped.values(dropped_at=self._database.clock()))
+        return new
+
+    def _note(self, connection: Connection, name: str, report: Json) -> None:
+        """Keep the report, and an entry of the audit log; neither has the key in the clear."""
+        row = {
+            "model_id": model_id(connection, name),
+            "digest": report["digest"],
+            "report": plain(report),
+            "at": self._database.clock(),
+        }
+        connection.execute(sa.insert(schema.erasures).values(**row))
+        detail = {"digest": report["digest"], "predictions": report["predictions"]}
+        entry = audit.entry("erase", 200, model=name, detail=detail)
+        audit.add_entries(connection, [entry])
+
+    def _remove(self, gone: set[str]) -> None:
+        """Remove blobs that nothing refers to any more, at once."""
+        with self._database.read() as connection:
+            kept = reachable(connection)
+        for blob in gone - kept:
+            self._blobs.delete(blob)
+
+
+class _ChangedError(ConflictError):
+    """The model was changed while an erasure was prepared."""
+
+
+def _memory(manifest: Mapping[str, Any]) -> Manifest:
+    return {name: entry for name, entry in manifest.items() if name.startswith("memory/")}
+
+
+def _standing(connection: Connection, name: str) -> tuple[int | None, int]:
+    """(champion, highest version).
+
+    Raises:
+        ConflictError: a job or a rollout has not ended; it has rows of its own.
+    """
+    key, jobs, rollouts = model_id(connection, name), schema.jobs.c, schema.rollouts.c
+    open_job = sa.select(jobs.id).where(jobs.model_id == key, jobs.state.in_(OPEN)).limit(1)
+    number = connection.execute(open_job).scalar()
+    if number is not None:
+        raise ConflictError(
+            f"job {number} of {name!r} has not ended, and has rows of its own: erase after it"
+        )
+    running = sa.select(rollouts.id).where(rollouts.model_id == key, rollouts.ended_at.is_(None))
+    if connection.execute(running.limit(1)).scalar() is not None:
+        raise ConflictError(f"a rollout of {name!r} has not ended: stop it, or erase after it")
+    return aliases.current(connection, name), versions.newest(connection, name)

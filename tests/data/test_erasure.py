@@ -1,0 +1,255 @@
+"""Erasure of one key's data: nothing of it is left in database, blobs, memory or hold-outs."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+import everlearn as el
+from everlearn.base import ConflictError, NotFoundError, StorageError
+from everlearn.data.feedback import ERASED, ERASED_DATA, Label, LoggedPrediction, id_text
+from everlearn.jobs.queue import OPEN
+from everlearn.storage.blobs import FolderBlobs
+from everlearn.storage.database import Database
+from everlearn.storage.parts import PartStore
+from everlearn.storage.schema import audit, jobs, metadata
+from everlearn.testing.database import temporary_schema
+from everlearn.workspace import Workspace
+from everlearn.workspace import open as open_workspace
+
+SECRET = "ann-secret-key"
+TOLD = "told-by-ann"
+NUMBER = 4711.125
+
+SPEC = """
+import everlearn as el
+
+model = el.Model(
+    "m",
+    schema=el.Schema(target="y", id="id", key="person"),
+    learner=el.learners.LogisticRegression(),
+    strategy=el.Strategy(memory=el.Reservoir(100)),
+    holdout=0.2,
+)
+"""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workspace]:
+    blobs = FolderBlobs(tmp_path / "blobs")
+    (tmp_path / "m.py").write_text(SPEC)
+    if request.param == "sqlite":
+        with Workspace(Database.open(f"sqlite:///{tmp_path}/workspace.db"), blobs) as opened:
+            yield opened
+        return
+    try:
+        with temporary_schema() as url, closing(Database.open(url)) as database:
+            yield Workspace(database, blobs)
+    except StorageError as error:
+        pytest.skip(str(error))
+
+
+def ask(handle: Any, rows: int, mine: range = range(0)) -> list[str]:
+    """Predictions of which some are of the key; their ids, all labelled."""
+    numbers = handle.workspace.ids.take(rows)
+    asked = []
+    for place, number in enumerate(numbers):
+        is_mine = place in mine
+        features = {"x": NUMBER if is_mine else float(place % 7), "c": TOLD if is_mine else "a"}
+        key = SECRET if is_mine else f"person {place}"
+        asked.append(LoggedPrediction(number, features, {"value": TOLD if is_mine else 0}, key=key))
+    handle.log.append_predictions(asked)
+    ids = [id_text(number) for number in numbers]
+    handle.log.append_labels(
+        [Label(place % 2, one, idempotency_key=f"k-{one}") for place, one in enumerate(ids)]
+    )
+    return ids
+
+
+def leftovers(workspace: Workspace) -> list[str]:
+    """Where something of the key's data still is."""
+    secrets = [text.encode() for text in (SECRET, TOLD, str(NUMBER))]
+    found = []
+    with workspace.database.read() as connection:
+        for table in metadata.sorted_tables:
+            for row in connection.execute(sa.select(table)):
+                text = json.dumps([str(value) for value in row]).encode()
+                found += [table.name for secret in secrets if secret in text]
+    from everlearn.data.archive import read_rows
+
+    for info in workspace.blobs.list():
+        data = workspace.blobs.get(info.digest)
+        if data[:4] == b"PAR1":
+            data = json.dumps(read_rows(data).to_pylist()).encode()
+        import struct
+
+        found += [info.digest for secret in (*secrets, struct.pack("<d", NUMBER)) if secret in data]
+    return found
+
+
+def test_nothing_is_left_and_what_learned_is_listed(workspace: Workspace, tmp_path: Path) -> None:
+    handle = workspace.model(tmp_path / "m.py")
+    first = ask(handle, 60, range(10, 20))
+    assert handle.update().version == 1
+    ask(handle, 60)
+    assert handle.update().version == 2
+    ask(handle, 40, range(3))
+    assert leftovers(workspace)
+    report = workspace.erase("m", SECRET)
+    assert leftovers(workspace) == []
+    assert (report["predictions"], report["labels"]) == (13, 13)
+    learned = [(one["version"], one["rows"], one["serves"]) for one in report["learned_from_it"]]
+    assert learned == [(1, 10, True)]
+    assert report["no_longer_loadable"] == [1, 2] and report["version"] == 3
+    assert handle.champion() == 3
+    with pytest.raises(NotFoundError):
+        handle.load(2)
+    (answer,) = handle.predict([{"x": 1.0, "c": "a"}], log=False)  # type: ignore[misc]
+    assert answer.version == 3
+    assert handle.log.head() == 160, "positions stay"
+    gone = [row for row in handle.log.read() if row.prediction.arm == ERASED]
+    assert len(gone) == 13 and {row.value for row in gone} == {None}
+    assert handle.update().version == 4, "the next increment goes on from there"
+    fresh = workspace.registry.version("m", 4).increments[0]
+    assert fresh.reasons["set_aside"][ERASED_DATA] == 3
+    again = handle.log.append_labels([Label(0, first[10], idempotency_key=f"k-{first[10]}")])
+    assert again[0].state == "known", "its idempotency key is still recognised"
+    late = handle.log.append_labels([Label(TOLD, first[11], source="late")])
+    assert late[0].position == 161 and leftovers(workspace) == []
+    with workspace.database.read() as connection:
+        (entry,) = connection.execute(sa.select(audit)).mappings()
+    assert (entry["action"], entry["detail"]["digest"]) == ("erase", report["digest"])
+    second = workspace.erase("m", SECRET)
+    assert (second["predictions"], second["version"], second["learned_from_it"]) == (0, None, [])
+
+
+def test_archived_rows_are_erased_too(workspace: Workspace, tmp_path: Path) -> None:
+    handle = workspace.model(tmp_path / "m.py")
+    ids = ask(handle, 60, range(10, 20))
+    assert handle.update().version == 1
+    others = [row for row in handle.log.read() if row.prediction.key != SECRET]
+    assert workspace.compact("m", older_than="0s")["m"]["labels"] == 59
+    report = workspace.erase("m", SECRET)
+    assert leftovers(workspace) == []
+    assert (report["predictions"], report["labels"], report["archived_files"]) == (10, 10, 2)
+    rows = list(handle.log.read())
+    assert len(rows) == 60 and [row for row in rows if row.prediction.arm != ERASED] == others
+    receipts = handle.log.append_labels([Label(TOLD, ids[12], source="late")])
+    assert receipts[0].position == 61 and leftovers(workspace) == []
+
+
+def test_a_replay_says_that_rows_were_erased(workspace: Workspace, tmp_path: Path) -> None:
+    handle = workspace.model(tmp_path / "m.py")
+    ask(handle, 60, range(10, 20))
+    assert handle.update().version == 1
+    workspace.erase("m", SECRET)
+    part = workspace.registry.version("m", 1).increments[0]
+    assert part.slice["options"]["erased"] == 10
+    shown = workspace.accounts.increment(1)
+    assert shown["erased"] == 10
+    whole = handle.train(workspace.updates.source("m", handle.definition), again=True)
+    assert whole.version == 3
+    (again,) = workspace.registry.version("m", 3).increments
+    assert again.reasons["set_aside"][ERASED_DATA] == 10
+
+
+def test_a_job_that_has_not_ended_comes_first(workspace: Workspace, tmp_path: Path) -> None:
+    handle = workspace.model(tmp_path / "m.py")
+    ask(handle, 60, range(10, 20))
+    job = handle.plan(workspace.updates.source("m", handle.definition))
+    assert isinstance(job, int)
+    with pytest.raises(ConflictError, match=f"job {job}"):
+        workspace.erase("m", SECRET)
+    workspace.skip(job)
+    assert workspace.erase("m", SECRET)["version"] is None
+    assert leftovers(workspace) == [], "the plan of the job that was skipped had rows too"
+    workspace.retry(job)
+    assert workspace.run(job).version == 1
+    (part,) = workspace.registry.version("m", 1).increments
+    assert part.reasons["set_aside"][ERASED_DATA] == 10
+    with workspace.database.read() as connection:
+        assert not connection.execute(sa.select(jobs.c.id).where(jobs.c.state.in_(OPEN))).all()
+
+
+def test_a_kill_at_any_step_erases_all_or_nothing(tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text(SPEC)
+    with open_workspace(tmp_path / "w") as workspace:
+        handle = workspace.model(tmp_path / "m.py")
+        ask(handle, 60, range(10, 20))
+        assert handle.update().version == 1
+        before = list(handle.log.read())
+        words = [sys.executable, "-m", "everlearn.cli", "-w", str(tmp_path / "w"), "erase", "m"]
+        words += ["--key", SECRET]
+
+        def run(crash: str) -> subprocess.CompletedProcess[str]:
+            environment = {**os.environ, "EVERLEARN_CRASH": crash, "OMP_NUM_THREADS": "1"}
+            return subprocess.run(
+                words, env=environment, capture_output=True, text=True, timeout=120
+            )
+
+        for crash in ("erase.prepared", "erase.committing"):
+            assert run(crash).returncode == -9
+            assert list(handle.log.read()) == before and handle.champion() == 1
+        report = workspace.erase("m", SECRET)
+        assert (report["predictions"], report["version"]) == (10, 2)
+        assert leftovers(workspace) == []
+
+
+def test_online_learning_goes_on_without_the_rows(tmp_path: Path) -> None:
+    import time
+
+    from tests.serving.local import LocalClient
+
+    with el.open(tmp_path / "w") as workspace:
+        model = el.Model(
+            "m",
+            schema=el.Schema(target="y", id="id", key="person"),
+            learner=el.learners.LogisticRegression(),
+            strategy=el.Strategy(memory=el.Reservoir(100)),
+            triggers=(el.Online(rows=1000),),
+        )
+        handle = workspace.model(model)
+        ask(handle, 60)
+        assert handle.update().version == 1
+
+        def position(client: Any) -> int:
+            body = {"instances": [{"x": 1.0, "c": "a"}]}
+            answer = client.post("/v1/models/m/predict", json=body)
+            (row,) = answer.json()["predictions"]
+            return int(row.get("position", -1))
+
+        def until(client: Any, wanted: int) -> None:
+            end = time.monotonic() + 30
+            while position(client) != wanted:
+                assert time.monotonic() < end
+                time.sleep(0.01)
+
+        with LocalClient(workspace.app(["m"])) as client:
+            ask(handle, 40, range(5))
+            until(client, 100)
+            report = workspace.erase("m", SECRET)
+            assert report["version"] == 2
+            ask(handle, 10)
+            until(client, 110)
+            assert client.get("/v1/models/m").json()["champion"] == 2
+        memory = workspace.registry.state("m", workspace.registry.version("m"))
+        assert memory
+        assert leftovers(workspace) == []
+
+
+def test_parts_that_others_share_stay(workspace: Workspace, tmp_path: Path) -> None:
+    handle = workspace.model(tmp_path / "m.py")
+    ask(handle, 60, range(10, 20))
+    assert handle.update().version == 1
+    workspace.erase("m", SECRET)
+    version = workspace.registry.version("m")
+    parts = PartStore(workspace.blobs).load(version.manifest)
+    assert all(part.digest for part in parts.values())
+    assert handle.load() is not None
