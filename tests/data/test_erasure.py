@@ -2,8 +2,10 @@
 
 import json
 import os
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +16,7 @@ import sqlalchemy as sa
 
 import everlearn as el
 from everlearn.base import ConflictError, NotFoundError, StorageError
+from everlearn.data.archive import read_rows
 from everlearn.data.feedback import ERASED, ERASED_DATA, Label, LoggedPrediction, id_text
 from everlearn.jobs.queue import OPEN
 from everlearn.storage.blobs import FolderBlobs
@@ -23,6 +26,7 @@ from everlearn.storage.schema import audit, jobs, metadata
 from everlearn.testing.database import temporary_schema
 from everlearn.workspace import Workspace
 from everlearn.workspace import open as open_workspace
+from tests.serving.local import LocalClient
 
 SECRET = "ann-secret-key"
 TOLD = "told-by-ann"
@@ -82,14 +86,10 @@ def leftovers(workspace: Workspace) -> list[str]:
             for row in connection.execute(sa.select(table)):
                 text = json.dumps([str(value) for value in row]).encode()
                 found += [table.name for secret in secrets if secret in text]
-    from everlearn.data.archive import read_rows
-
     for info in workspace.blobs.list():
         data = workspace.blobs.get(info.digest)
         if data[:4] == b"PAR1":
             data = json.dumps(read_rows(data).to_pylist()).encode()
-        import struct
-
         found += [info.digest for secret in (*secrets, struct.pack("<d", NUMBER)) if secret in data]
     return found
 
@@ -203,10 +203,6 @@ def test_a_kill_at_any_step_erases_all_or_nothing(tmp_path: Path) -> None:
 
 
 def test_online_learning_goes_on_without_the_rows(tmp_path: Path) -> None:
-    import time
-
-    from tests.serving.local import LocalClient
-
     with el.open(tmp_path / "w") as workspace:
         model = el.Model(
             "m",
@@ -253,3 +249,21 @@ def test_parts_that_others_share_stay(workspace: Workspace, tmp_path: Path) -> N
     parts = PartStore(workspace.blobs).load(version.manifest)
     assert all(part.digest for part in parts.values())
     assert handle.load() is not None
+
+
+def test_over_http_it_is_for_admins(tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text(SPEC)
+    with el.open(tmp_path / "w") as workspace:
+        handle = workspace.model(tmp_path / "m.py")
+        ask(handle, 60, range(10, 20))
+        assert handle.update().version == 1
+        secret = workspace.keys.create("admin")[1]
+        with LocalClient(workspace.app(["m"], learn=False)) as client:
+            url, bearer = "/v1/models/m", {"Authorization": f"Bearer {secret}"}
+            assert client.post(f"{url}/erase", json={"key": SECRET}).status_code == 401
+            assert client.post(f"{url}/erase", json={}, headers=bearer).status_code == 422
+            answer = client.post(f"{url}/erase", json={"key": SECRET}, headers=bearer)
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["predictions"] == 10 and SECRET not in answer.text
+            assert client.get(url, headers=bearer).json()["serving"]["version"] == 2
+        assert leftovers(workspace) == []

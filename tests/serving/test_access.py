@@ -35,6 +35,7 @@ EXPECTED = {
     ("POST", "/v1/models/{model}/jobs"): {"operate"},
     ("POST", "/v1/models/{model}/promote"): {"operate"},
     ("POST", "/v1/models/{model}/rollback"): {"operate"},
+    ("POST", "/v1/models/{model}/erase"): {"admin"},
     ("GET", "/v1/models/{model}/rollouts"): {"operate"},
     ("GET", "/v1/models/{model}/rollouts/{number}"): {"operate"},
     ("POST", "/v1/models/{model}/rollouts/stop"): {"operate"},

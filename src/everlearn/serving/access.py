@@ -281,6 +281,8 @@ class Access:
         key: ApiKey | None = scope[KEY]
         model = place.model if place.model in self._models else None
         detail: Json = {"address": _address(scope), "body": _shown(scope, body)}
+        if place.action.endswith("/erase"):  # it has an entry of its own, with the key's digest
+            detail["body"] = None
 
         async def note(status: int) -> None:
             number = None if key is None else key.id

@@ -26,8 +26,15 @@ from everlearn.registry.keys import ApiKey
 from everlearn.registry.registry import Registry
 from everlearn.rollout.rollouts import Rollouts
 from everlearn.serving import operating
-from everlearn.serving.access import KEY, OPEN, needs
-from everlearn.serving.bodies import FeedbackBody, LabelBody, PredictBody, PromoteBody, RollbackBody
+from everlearn.serving.access import ADMIN, KEY, OPEN, needs
+from everlearn.serving.bodies import (
+    EraseBody,
+    FeedbackBody,
+    LabelBody,
+    PredictBody,
+    PromoteBody,
+    RollbackBody,
+)
 from everlearn.serving.console.routes import add_console
 from everlearn.serving.console.views import Source
 from everlearn.serving.labelling import log_together
@@ -273,6 +280,12 @@ def _add_models(app: FastAPI, models: Models) -> None:
     def rollback(model: str, body: RollbackBody | None = None) -> Json:
         """Go back to an earlier champion."""
         return operating.roll_back(models, model, body)
+
+    @app.post("/v1/models/{model}/erase", tags=["models"])
+    @needs(ADMIN)
+    def erase(model: str, body: EraseBody) -> Json:
+        """Erase the data of one key, and list the versions that learned from it."""
+        return operating.erase(models, model, body)
 
 
 def _add_rollouts(app: FastAPI, models: Models) -> None:

@@ -81,6 +81,12 @@ class PromoteBody(Body):
     expected: Number | None = None
 
 
+class EraseBody(Body):
+    """Whose data is to be erased."""
+
+    key: Name = Field(min_length=1)
+
+
 class RollbackBody(Body):
     """The champion to go back to; the one before, unless said."""
 

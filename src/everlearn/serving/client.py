@@ -99,6 +99,10 @@ class Client:
         """Go back to an earlier champion; the one before, unless said."""
         return self._call("POST", model, "rollback", {"to": to})
 
+    def erase(self, model: str, key: str) -> Json:
+        """Erase the data of one key; the versions that learned from it are listed."""
+        return self._call("POST", model, "erase", {"key": key})
+
     def _call(self, method: str, model: str, what: str, body: Json, again: bool = False) -> Json:
         path = "/".join(part for part in (quote(model, safe=""), what) if part)
         request = urllib.request.Request(f"{self._url}/v1/models/{path}", method=method)

@@ -8,8 +8,9 @@ from everlearn.base import Json
 from everlearn.data.feedback import Receipt
 from everlearn.data.reviewers import SOURCE
 from everlearn.data.streams.ingest import take_again
+from everlearn.jobs.erasing import Erasing
 from everlearn.registry.keys import ApiKey
-from everlearn.serving.bodies import PromoteBody, RollbackBody
+from everlearn.serving.bodies import EraseBody, PromoteBody, RollbackBody
 
 if TYPE_CHECKING:
     from everlearn.serving.app import Models
@@ -41,6 +42,14 @@ def roll_back(models: Models, model: str, body: RollbackBody | None) -> Json:
     moved = models.versions.rollback(model, None if body is None else body.to)
     predictor.refresh()
     return moved.to_json()
+
+
+def erase(models: Models, model: str, body: EraseBody) -> Json:
+    """Erase the data of one key. Raises what `Erasing` does."""
+    predictor = models.predictor(model)
+    erased = Erasing(models.versions, models.queue)(model, body.key, predictor.log)
+    predictor.refresh()
+    return erased
 
 
 def stop_rollout(models: Models, model: str, where: str = "over HTTP") -> Json:
