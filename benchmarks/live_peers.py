@@ -1,15 +1,17 @@
 """What a served model is compared with: handlers that a user would write by hand.
 
-    python benchmarks/live_peers.py bare|river PORT [WORKSPACE MODEL]
+    python benchmarks/live_peers.py bare|river|served|hung PORT [WORKSPACE MODEL]
 
 bare: FastAPI around the same version of the same model; nothing is logged. river: FastAPI around
 River's logistic regression, which learns each event when it comes, as chantilly does; nothing is
-kept when the process ends.
+kept when the process ends. served: `everlearn serve` in this process. hung: the same, where the
+model has a candidate as its shadow, which never answers.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from typing import Any
 
 import uvicorn
@@ -64,6 +66,17 @@ def bare(workspace: str, model: str) -> FastAPI:
     return app
 
 
+def served(workspace: str, model: str, hangs: bool) -> FastAPI:
+    """Our server; with a shadow that hangs, if the model has one."""
+    import everlearn
+
+    app: FastAPI = everlearn.open(workspace).app([model])
+    if hangs:
+        trial, never = app.state.models.predictor(model).served.trial, threading.Event()
+        trial.ask = lambda rows: [None] * len(rows) * never.wait()
+    return app
+
+
 def river() -> FastAPI:
     """Predicts and learns, one event or several a request."""
     from river import linear_model, optim, preprocessing
@@ -91,6 +104,11 @@ def river() -> FastAPI:
 def main() -> None:
     """The command."""
     kind, port, *more = sys.argv[1:]
+    if kind in ("served", "hung"):
+        from everlearn.serving.app import serve
+
+        serve(served(*more, hangs=kind == "hung"), "127.0.0.1", int(port))
+        return
     app = bare(*more) if kind == "bare" else river()
 
     @app.get("/healthz")
