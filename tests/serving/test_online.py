@@ -29,7 +29,9 @@ def until(what: Callable[[], Any], seconds: float = 30.0) -> Any:
 class Loop:
     """A workspace with a model that has learned that y is x > 0."""
 
-    def __init__(self, folder: Path, learner: Any = None, **online: Any) -> None:
+    def __init__(
+        self, folder: Path, learner: Any = None, strategy: Any = None, **online: Any
+    ) -> None:
         self.folder = folder
         learner = learner or el.learners.LogisticRegression(learning_rate=0.3)
         x = np.random.default_rng(0).normal(size=500)
@@ -40,6 +42,7 @@ class Loop:
             "m",
             learner=learner,
             schema=el.Schema(target="y"),
+            strategy=strategy,
             triggers=[Online(**online)],
         )
         self.handle = self.workspace.model(model)

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 import everlearn as el
 from everlearn.base import Decision
+from everlearn.data.quarantine import Quarantine
 from everlearn.rollout import store
 from everlearn.storage.schema import rollout_keys
 from tests.serving.local import LocalClient as TestClient
@@ -219,6 +220,25 @@ def test_keys_that_ask_often_are_no_wrong_share(loop: Any) -> None:
         assert (
             connection.execute(sa.select(sa.func.count()).select_from(rollout_keys)).scalar() == 0
         )
+
+
+def test_labels_of_a_source_in_quarantine_judge_nobody(loop: Any) -> None:
+    it = loop(el.Canary([50], margin=0.0, labels=100_000))
+    it.candidate(right=1.0)
+    log = it.workspace.updates.log("m")
+    Quarantine(log.database, log.model).put("liar", Decision("quarantine", "it lies"), 0)
+    with TestClient(it.app) as client:
+        it.look()
+        rows = [{"x": float(x)} for x in it.random.normal(size=40)]
+        given = client.post(f"{URL}/predict", json={"instances": rows}).json()["predictions"]
+        said = [
+            {"prediction_id": item["id"], "value": 1, "source": "liar" if n < 10 else "honest"}
+            for n, item in enumerate(given)
+        ]
+        client.post(f"{URL}/feedback", json={"labels": said})
+        it.look()
+    seen = it.workspace.rollouts.running("m").seen
+    assert seen["candidate"]["n"] + seen["champion"]["n"] == 30
 
 
 def test_keys_are_counted_once_whoever_met_them(loop: Any) -> None:

@@ -28,6 +28,7 @@ from everlearn.data.slices import Consumed, Slice
 from everlearn.data.source import Source, open_sources
 from everlearn.data.tables import BlobStore
 from everlearn.evaluation.gates import NonInferior
+from everlearn.jobs import catchup
 from everlearn.jobs.keep import keep
 from everlearn.jobs.ledger import Ledger
 from everlearn.jobs.queue import OPEN, Queue
@@ -157,6 +158,12 @@ class Planner:
         """What all versions of a model learned, the refused ones too. Raises `NotFoundError`."""
         with self._database.read() as connection:
             return [item for _, item in self._ledger.read(connection, name)]
+
+    def taken(self, name: str, version: int) -> int:
+        """The position of the last label of the log that a version is not to learn online. See
+        `catchup.taken`."""
+        with self._database.read() as connection:
+            return catchup.taken(connection, self._ledger, name, version)
 
     def open(self, request: Request) -> list[Source]:
         """Open what a request names. Raises `InputError`, as `open_sources`."""
@@ -369,7 +376,7 @@ def _standing(connection: sa.Connection, name: str) -> tuple[Any, ...]:
     """What a plan is made from: (champion, highest version).
 
     Raises:
-        ConflictError: a job has not ended, and will change it.
+        ConflictError: a job has not ended, or a candidate has yet to catch up, and will change it.
     """
     key, jobs, table = model_id(connection, name), schema.jobs.c, schema.versions.c
     query = sa.select(sa.func.min(jobs.id)).where(jobs.model_id == key, jobs.state.in_(OPEN))
@@ -379,6 +386,12 @@ def _standing(connection: sa.Connection, name: str) -> tuple[Any, ...]:
             f"job {number} of {name!r} has not ended, and what it learns is what the next one "
             "starts from: let `everlearn worker` carry it out first, or give it up with "
             f"`everlearn job skip {number}`"
+        )
+    behind = catchup.behind(connection, name)
+    if behind is not None:
+        raise ConflictError(
+            f"version {behind} of {name!r} is catching up with what was learned online meanwhile; "
+            "a server does that: let it, or promote the version by hand"
         )
     highest = connection.execute(sa.select(sa.func.max(table.number)).where(table.model_id == key))
     return aliases.current(connection, name), highest.scalar()

@@ -20,6 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from everlearn.base import ConflictError, Decision, Json, LeaseLostError, NotFoundError
+from everlearn.registry.models import model_id as key_of
 from everlearn.storage import schema
 from everlearn.storage.database import Database
 
@@ -361,6 +362,15 @@ class Queue:
     @staticmethod
     def _set(connection: sa.Connection, job_id: int, **changes: Any) -> None:
         connection.execute(_UPDATE, {"job_id": job_id, **changes})
+
+
+def has_open_job(connection: sa.Connection, model: str) -> bool:
+    """Whether a job of a model has not ended. Raises `NotFoundError`: there is no such model."""
+    table = schema.jobs.c
+    query = sa.select(table.id).where(
+        table.model_id == key_of(connection, model), table.state.in_(OPEN)
+    )
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def _is_held(job: Job) -> bool:

@@ -30,6 +30,7 @@ from everlearn.data.join import corrected_ids
 from everlearn.evaluation.gates import parts_not_finite, try_candidate
 from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.evaluation.metrics import Metrics
+from everlearn.jobs import catchup
 from everlearn.jobs.checkpoint import Checkpoints, Pace
 from everlearn.jobs.learn import ChunkLike, Fold, Step, learn, relive
 from everlearn.jobs.plan import Plan
@@ -79,7 +80,8 @@ class JobResult:
     Args:
         job: its id; None where there was nothing to do.
         version: the number of the version that it made; None if it made none.
-        decision: what became of it: "promote", "refuse", "hold" or "nothing".
+        decision: what became of it: "promote", "try" (a rollout), "catch up", "refuse", "hold" or
+            "nothing".
         resumed_from: rows of the increment that had been learned before this run began.
         rows: rows learned by the job, over all its runs.
         increments: what was consumed, per source.
@@ -193,6 +195,12 @@ class Runner:
             action, reason = "refuse", decision.reason
         else:
             try:
+                if self._has_to_catch_up(connection, job):
+                    stands = aliases.current(connection, job.model, aliases.CANDIDATE)
+                    reason = f"what was learned online meanwhile is next: {decision.reason}"
+                    act = catchup.CATCH_UP
+                    move(alias=aliases.CANDIDATE, expected=stands, action=act, reason=reason)
+                    return Decision(act, reason, decision.evidence)
                 trial = self._begin_rollout(connection, job, decision)
                 if trial is not None:
                     return trial
@@ -203,6 +211,12 @@ class Runner:
         stands = aliases.current(connection, job.model, aliases.CANDIDATE)
         move(alias=aliases.CANDIDATE, expected=stands, action=action, reason=reason)
         return Decision(action, reason, decision.evidence)
+
+    def _has_to_catch_up(self, connection: sa.Connection, job: Job) -> bool:
+        champion = aliases.current(connection, job.model)
+        if champion is None or champion != job.base_version:
+            return False
+        return catchup.has_to(connection, job.model, job.plan["definition"])
 
     def _begin_rollout(
         self, connection: sa.Connection, job: Job, decision: Decision

@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 from everlearn.base import Decision, InputError, Json, SpecError
 from everlearn.data.feedback import PredictionIds, now
 from everlearn.data.log import FeedbackLog
+from everlearn.data.quarantine import Quarantine
 from everlearn.data.tables import BlobStore
 from everlearn.evaluation.outcomes import ZERO_ONE, loss_of, metric_for
 from everlearn.evaluation.sequences import Moments
@@ -236,11 +237,15 @@ class Rollouts:
         self, log: FeedbackLog, rollout: Rollout, plan: Plan, seen: Seen, upto: int
     ) -> tuple[Seen, str | None]:
         """What was seen, with labels up to a position; and the metric. The first label of a
-        prediction counts, whatever is said of it later."""
+        prediction counts, whatever is said of it later; those of sources in quarantine do not.
+        """
+        held = Quarantine(self._database, log.model).active()
         rows = [
             row
             for row in log.read(rollout.position, upto)
-            if row.prediction.id >= rollout.since and row.value is not None
+            if row.prediction.id >= rollout.since
+            and row.value is not None
+            and row.source not in held
         ]
         earlier = log.judged(rollout.position, (rollout.position, upto)) if rows else set()
         metric = plan.bounds.metric or rollout.seen.get("metric")

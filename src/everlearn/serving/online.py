@@ -13,16 +13,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from sqlalchemy.engine import Connection
 
 from everlearn.base import Decision, EverlearnError, LeaseLostError, crash_point, state_digest
-from everlearn.data.join import LogSource
 from everlearn.data.log import FeedbackLog
+from everlearn.jobs import catchup
 from everlearn.jobs.load import load_fold
 from everlearn.jobs.online import Guard, Online, Tail
 from everlearn.jobs.plan import Planner
-from everlearn.jobs.queue import worker_name
+from everlearn.jobs.queue import has_open_job, worker_name
 from everlearn.registry import aliases, leases, versions
-from everlearn.registry.models import plain
+from everlearn.registry.models import model_id, plain
 from everlearn.registry.registry import Registry
 from everlearn.registry.versions import Version
 from everlearn.serving.predictor import Predictor, Served
@@ -31,7 +36,17 @@ _log = logging.getLogger("everlearn")
 
 LEASE_SECONDS = 5.0
 
-LOG = LogSource.kind
+PART = 10_000
+"""Labels that a candidate catches up with while the live model waits."""
+
+
+class Standing(NamedTuple):
+    """What a model's versions are: the champion, the newest one, and the candidate that has to
+    catch up."""
+
+    champion: int | None
+    newest: int
+    behind: int | None
 
 
 class OnlineLearner:
@@ -57,7 +72,9 @@ class OnlineLearner:
         self._registry, self._planner, self._feedback = registry, planner, log
         self._predictor, self._holder = predictor, f"{worker_name()}/{id(self):x}"
         self._version: Version | None = None
-        self._known: tuple[int | None, int] = (None, 0)
+        self._newest = 0
+        self._known: Standing | None = None
+        self._rival: tuple[Version, Tail] | None = None
         self._cut_at = time.monotonic()
         self._token: int | None = None
         self._renew_at = 0.0
@@ -65,19 +82,22 @@ class OnlineLearner:
     def step(self) -> bool:
         """Learn what is new, and do what is due; whether there was anything."""
         standing = self._standing()
-        if standing[0] is None:
+        if standing.champion is None:
             return False
         if self._version is None or standing != self._known:
-            self._load()
+            self._follow(standing)
         self._lease()
         moved = self._learn(self._feedback.head())
-        if self._token is not None and len(self._back):
-            verdict = self._guard.decide()
-            waited = time.monotonic() - self._cut_at
-            if verdict is not None:
-                self._cut(verdict)
-            elif len(self._back) >= self.online.rows or waited >= self.online.seconds:
-                self._cut(Decision("pass", f"{len(self._back):,} labels learned online"))
+        if self._token is None:
+            self._rival = None
+            return moved
+        verdict = self._guard.decide() if len(self._back) else None
+        if verdict is not None:
+            self._cut(verdict)
+        elif standing.behind is not None:
+            self._catch_up(standing.behind)
+        elif len(self._back) and self._is_due():
+            self._cut(self._learned())
         return moved
 
     def close(self) -> None:
@@ -86,31 +106,44 @@ class OnlineLearner:
             with self._registry.database.write() as connection:
                 leases.release(connection, self.name, self._token)
 
-    def _standing(self) -> tuple[int | None, int]:
-        """The champion, and the newest version, which may be one that the guard refused."""
+    def _standing(self) -> Standing:
         with self._registry.database.read() as connection:
-            champion = aliases.current(connection, self.name)
-            return champion, versions.newest(connection, self.name)
+            return Standing(
+                aliases.current(connection, self.name),
+                versions.newest(connection, self.name),
+                catchup.behind(connection, self.name),
+            )
+
+    def _follow(self, standing: Standing) -> None:
+        """Begin anew where the champion moved, or the guard refused a version. What a job made and
+        nobody was served leaves the live model as it is."""
+        with self._registry.database.read() as connection:
+            newest = catchup.newest(connection, self.name)
+        mine = None if self._version is None else self._version.number
+        if (mine, self._newest) != (standing.champion, newest):
+            self._load()
+        self._known = standing
 
     def _load(self) -> None:
-        """Begin at the champion. Labels that any version took, a refused one too, are not learned
-        again."""
+        """Begin at the champion. Labels that a served version took, or one that the guard refused,
+        are not learned again."""
         while True:
             standing = self._standing()
             champion = self._registry.version(self.name)
-            taken = [item.stop for item in self._planner.consumed(self.name) if item.kind == LOG]
+            position = self._planner.taken(self.name, champion.number)
+            with self._registry.database.read() as connection:
+                newest = catchup.newest(connection, self.name)
             if self._standing() == standing:
                 break
-        position = max(taken, default=0)
         tails = [
             Tail.load(self._registry, self.name, champion, self._feedback, position)
             for _ in range(2)
         ]
         followed = self._version is not None and champion.number > self._version.number
         self._front, self._back = tails
-        self._known = standing
+        self._newest, self._rival = newest, None
         self._begin(champion)
-        if followed:  # another's cut: what answers here has learned what came since already
+        if followed:  # what answers here has learned what came since already
             head = self._feedback.head()
             read = self._back.read(head)
             self._guard.see(self._back, read)
@@ -149,49 +182,95 @@ class OnlineLearner:
             self._token = leases.take(connection, self.name, self._holder, LEASE_SECONDS)
         self._renew_at = time.monotonic() + LEASE_SECONDS / 3.0
 
+    # --- versions ---
+
+    def _is_due(self) -> bool:
+        """Whether a version is to be cut: not while a job learns from the last one."""
+        waited = time.monotonic() - self._cut_at
+        if len(self._back) < self.online.rows and waited < self.online.seconds:
+            return False
+        with self._registry.database.read() as connection:
+            return not has_open_job(connection, self.name)
+
+    def _learned(self) -> Decision:
+        return Decision("pass", f"{len(self._back):,} labels learned online")
+
+    def _catch_up(self, number: int) -> None:
+        """Let a job's candidate learn what the live model has learned since, a part at a time. When
+        both stand at the same position, the gate compares them."""
+        if self._rival is None or self._rival[0].number != number:
+            candidate = self._registry.version(self.name, number)
+            position = self._planner.taken(self.name, number)
+            tail = Tail.load(self._registry, self.name, candidate, self._feedback, position)
+            self._rival = candidate, tail
+        candidate, tail = self._rival
+        tail.fold_in(max(tail.position, min(self._back.position, tail.position + PART)))
+        if tail.position != self._back.position:
+            return
+        gate = self._registry.definition(self.name, candidate.definition).model().gate
+        decision = catchup.judge(tail, self._back, gate)
+        reason = f"it has caught up: {decision.reason}"
+        if decision.action == "pass":
+            self._replace(candidate, tail, replace(decision, reason=reason))
+            return
+        if len(self._back):  # so that a version of the live model has what the candidate took
+            self._cut(self._learned())
+        with self._registry.database.write() as connection:
+            aliases.note(connection, self.name, aliases.CANDIDATE, action="refuse", reason=reason)
+
+    def _replace(self, candidate: Version, tail: Tail, decision: Decision) -> None:
+        """Make a candidate that has caught up champion."""
+        assert self._version is not None
+        base = self._version.number
+        add = self._adding(candidate, tail, decision) if len(tail) else None
+
+        def promote(connection: Connection) -> None:
+            number = candidate.number if add is None else add(connection)
+            crash_point("online.committing")
+            aliases.note(
+                connection,
+                self.name,
+                aliases.CANDIDATE,
+                action="promote",
+                reason=decision.reason,
+            )
+            aliases.move(
+                connection,
+                self.name,
+                aliases.CHAMPION,
+                number,
+                expected=base,
+                reason=decision.reason,
+            )
+
+        self._commit(promote)
+
     def _cut(self, decision: Decision) -> None:
         """Make a numbered version of what was learned: the champion, or, where the guard says so, a
         refused one, whose labels are on hold."""
         assert self._version is not None
-        assert self._token is not None
-        tail, base, parts = self._back, self._version, self._registry.parts
-        digest = state_digest(state := tail.state())
-        manifest = parts.save(state, known=base.manifest)
-        held = parts.save(tail.holdouts.save(), known=base.holdouts)
-        increment = tail.increment(parts.blobs)
-        crash_point("online.saved")
-        passed = decision.action == "pass"
-        try:
-            with self._registry.database.write() as connection:
-                leases.fence(connection, self.name, self._token)
-                number = versions.add(
-                    connection,
-                    self.name,
-                    parent=base.number,
-                    definition=base.definition,
-                    strategy=base.strategy,
-                    state_digest=digest,
-                    manifest=manifest,
-                    holdouts=held,
-                    metrics=plain(dict(tail.metrics.results(positive=tail.fold.positive))),
-                    decision=decision,
-                    increments=[increment],
-                    created_at=self._registry.database.clock(),
-                )
-                crash_point("online.committing")
-                alias = aliases.CHAMPION if passed else aliases.CANDIDATE
-                stands = aliases.current(connection, self.name, alias)
-                aliases.move(
-                    connection,
-                    self.name,
-                    alias,
-                    number,
-                    expected=base.number if passed else stands,
-                    action="promote" if passed else "refuse",
-                    reason=decision.reason,
-                )
-        except LeaseLostError:
-            self._token, self._version = None, None  # begin again from whatever stands
+        base, passed, made = self._version, decision.action == "pass", list[int]()
+        add = self._adding(base, self._back, decision)
+
+        def cut(connection: Connection) -> None:
+            if passed and has_open_job(connection, self.name):
+                return  # it was queued meanwhile, and learns from the champion that stands
+            made.append(number := add(connection))
+            crash_point("online.committing")
+            alias = aliases.CHAMPION if passed else aliases.CANDIDATE
+            stands = aliases.current(connection, self.name, alias)
+            aliases.move(
+                connection,
+                self.name,
+                alias,
+                number,
+                expected=base.number if passed else stands,
+                action="promote" if passed else "refuse",
+                reason=decision.reason,
+            )
+
+        if not self._commit(cut) or not made:
+            self._version = None
             return
         if not passed:
             _log.warning("%s: back to version %d: %s", self.name, base.number, decision.reason)
@@ -199,9 +278,50 @@ class OnlineLearner:
             return
         for copy in (self._front, self._back):
             copy.cut()
-        self._known = (number, number)
-        self._begin(self._registry.version(self.name, number))
+        self._newest = made[0]
+        self._begin(self._registry.version(self.name, made[0]))
         self._publish(self._front)
+
+    def _adding(self, base: Version, tail: Tail, decision: Decision) -> Callable[[Connection], int]:
+        """Store the parts of a version that goes on from another one; what adds the version."""
+        parts = self._registry.parts
+        digest = state_digest(state := tail.state())
+        manifest = parts.save(state, known=base.manifest)
+        held = parts.save(tail.holdouts.save(), known=base.holdouts)
+        increment = tail.increment(parts.blobs)
+        crash_point("online.saved")
+
+        def add(connection: Connection) -> int:
+            return versions.add(
+                connection,
+                self.name,
+                parent=base.number,
+                definition=base.definition,
+                strategy=base.strategy,
+                state_digest=digest,
+                manifest=manifest,
+                holdouts=held,
+                metrics=plain(dict(tail.metrics.results(positive=tail.fold.positive))),
+                decision=decision,
+                increments=[increment],
+                created_at=self._registry.database.clock(),
+            )
+
+        return add
+
+    def _commit(self, change: Callable[[Connection], None]) -> bool:
+        """Change the registry in one transaction, if the lease is ours still; else begin again from
+        whatever stands."""
+        assert self._token is not None
+        try:
+            with self._registry.database.write() as connection:
+                model_id(connection, self.name, lock=True)
+                leases.fence(connection, self.name, self._token)
+                change(connection)
+        except LeaseLostError:
+            self._token, self._version = None, None
+            return False
+        return True
 
 
 class OnlineLearning:
