@@ -77,6 +77,7 @@ class Chart:
         y = Scale(min(low, steps[0]), max(high, steps[-1]), HEIGHT - BOTTOM, TOP)
         parts = [_axis(y, steps), self._band(x, y), self._levels(y), self._marks(x)]
         parts += [_line(line, x, y) for line in self.lines]
+        parts.append(self._level_names(y))
         ends = zip((LEFT, WIDTH - RIGHT), ("start", "end"), self.x_ends, strict=True)
         parts += [_text(place, HEIGHT - 8, text, anchor) for place, anchor, text in ends]
         return _svg(parts, self.title)
@@ -103,7 +104,12 @@ class Chart:
             Markup('<line class="level" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
                 LEFT, WIDTH - RIGHT, y(value), y(value)
             )
-            + _text(WIDTH - RIGHT - 62.0 * n, y(value) - 4, text, "end", "level")
+            for value, _ in self.levels
+        )
+
+    def _level_names(self, y: Scale) -> Markup:
+        return Markup("").join(
+            _text(WIDTH - RIGHT - 62.0 * n, y(value) - 6, text, "end", "level")
             for n, (value, text) in enumerate(self.levels)
         )
 

@@ -315,7 +315,7 @@ def sequence_chart(
     return Chart(
         "How much larger the candidate's mean loss is, with its bounds",
         [Line("candidate", [(row[0], row[1]) for row in path], titles)],
-        levels=[(margin, "margin"), (0.0, "equal")],
+        levels=[(margin, "margin"), (0.0, "")],
         band=[(n, max(low, extent[0] - 1), min(high, extent[1] + 1)) for n, _, low, high in path],
         x_ends=(f"{path[0][0]:,} labels", f"{path[-1][0]:,} labels"),
         extent=extent,

@@ -46,7 +46,8 @@ def trigger(name: str) -> str:
 
 
 def evidence(value: Any, depth: int = 5) -> list[tuple[str, str]]:
-    """What a decision was made by, as names and texts, part by part.
+    """What a decision was made by, as names and texts, part by part; records of a list are one
+    line each.
 
     >>> evidence({"rows": 1200, "by": {"x": 0.25, "y": None}})
     [('rows', '1,200'), ('by · x', '0.25'), ('by · y', '–')]
@@ -54,7 +55,8 @@ def evidence(value: Any, depth: int = 5) -> list[tuple[str, str]]:
     if isinstance(value, dict) and depth:
         parts = ((str(name).replace("_", " "), one) for name, one in value.items())
     elif isinstance(value, list) and depth and any(isinstance(one, dict | list) for one in value):
-        parts = ((str(n), one) for n, one in enumerate(value[:20], 1))
+        flat = [_record(one) for one in value[:20]]
+        parts = ((str(n), one) for n, one in enumerate(flat, 1))
     else:
         return [("", _text(value))]
     return [
@@ -62,6 +64,14 @@ def evidence(value: Any, depth: int = 5) -> list[tuple[str, str]]:
         for name, one in parts
         for inner, text in evidence(one, depth - 1)
     ][:MOST]
+
+
+def _record(value: Any) -> Any:
+    """A record of plain values as one text; anything else as it is."""
+    plain = isinstance(value, dict) and not any(isinstance(v, dict | list) for v in value.values())
+    if not plain:
+        return value
+    return ", ".join(f"{name.replace('_', ' ')} {_text(one)}" for name, one in value.items())
 
 
 def _text(value: Any) -> str:
