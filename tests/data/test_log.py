@@ -10,7 +10,15 @@ import pytest
 import sqlalchemy as sa
 
 from everlearn.base import ConflictError, InputError, StorageError
-from everlearn.data.feedback import Label, LoggedPrediction, PredictionIds, id_number, id_text
+from everlearn.data.feedback import (
+    Label,
+    LoggedPrediction,
+    PredictionIds,
+    id_number,
+    id_text,
+    text_of,
+    values_of,
+)
 from everlearn.data.log import FeedbackLog
 from everlearn.storage.database import Database
 from everlearn.storage.schema import labels, models, predictions
@@ -225,3 +233,22 @@ def test_positions_have_no_gaps_and_follow_commits_under_concurrency(
     stop.set()
     follower.join(60)
     assert seen == list(range(1, 321)) and log.head() == 320
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, 1, -(2**62), True, False, 0.1, 1e300, 5e-324, -0.0, 2**70),
+        *("é\u2028\x7f", "NaN", [1, None], {"1": 1e16}),
+        {"a": {"b": [0.1, "Infinity"]}, "half": "\ud83d"},
+    ],
+)
+def test_what_is_kept_as_text_is_read_as_it_was(value: object) -> None:
+    (found,) = values_of([text_of(value)])
+    assert repr(found) == repr(value)
+
+
+def test_what_is_no_json_is_not_kept() -> None:
+    for wrong in (float("nan"), {"a": float("inf")}, [float("nan")], object(), {"a": object()}):
+        with pytest.raises((ValueError, TypeError)):
+            text_of(wrong)
