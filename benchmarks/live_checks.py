@@ -168,16 +168,21 @@ def _check_rollout(log: FeedbackLog, rollout: Any) -> None:
 
 
 def check_increments(found: Sequence[Version]) -> list[tuple[int, int]]:
-    """Each version goes on where the one before ended, and accounts for every label."""
-    made = [version.increments[-1] for version in found[1:]]
-    for increment in made:
+    """Each version goes on where its parent ended, or where one that was not kept did, and accounts
+    for every label. Returns (start, stop) of all but the first."""
+    made = {version.number: version.increments[-1] for version in found[1:]}
+    stops = {version.number: 0 for version in found[:1]}
+    for version in found[1:]:
+        increment = made[version.number]
         counts = increment.rows + increment.held_out + increment.set_aside + increment.duplicates
         assert counts == increment.stop - increment.start, increment
-    edges = [(increment.start, increment.stop) for increment in made]
-    before = [0, *(stop for _, stop in edges)]
-    for (start, _), stop in zip(edges, before, strict=False):
-        assert start == stop, f"{start} after {stop}"
-    return edges
+        assert version.parent is not None
+        before, start = stops[version.parent], increment.start
+        assert start == before or (start > before and start in stops.values()), (
+            f"version {version.number} learned from {start}, its parent up to {before}"
+        )
+        stops[version.number] = increment.stop
+    return [(increment.start, increment.stop) for increment in made.values()]
 
 
 def check_answers(fold: Fold, answers: Sequence[Answer]) -> None:
