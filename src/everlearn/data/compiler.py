@@ -6,6 +6,7 @@ on how the rows are cut into record batches.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,9 @@ from everlearn.data.convert import Mask, to_categories, to_numbers, to_target, t
 from everlearn.data.guards import Refusals, check
 from everlearn.data.hashing import combine, hash_rows, hash_texts
 from everlearn.data.slices import nearest, require
+
+MOST_IGNORED = 1000
+"""Names that are no columns of which the rows are counted."""
 
 
 @dataclass(slots=True)
@@ -231,10 +235,14 @@ def _content(parts: Sequence[Array | None]) -> Hashes:
     return combine(*hashable)
 
 
-def compile_rows(rows: Any, columns: Columns) -> Batch:
+def compile_rows(rows: Any, columns: Columns, ignored: Counter[str] | None = None) -> Batch:
     """Compile rows to predict for: a dict, a list of dicts, or a table or data frame.
 
     In a dict a column may be left out: it is missing then. The target is not read.
+
+    Args:
+        ignored: where names of dicts that are no columns are counted, by rows, where each row has
+            names that are; without it, such a name is an error.
 
     Raises:
         InputError: a name that is no column, a value that is not of its column's kind, or infinite.
@@ -246,7 +254,11 @@ def compile_rows(rows: Any, columns: Columns) -> Batch:
     known = wanted(columns)
     if records:
         unknown = [name for name in table.schema.names if name not in known]
-        if unknown:
+        if unknown and ignored is not None and not _any_strange(rows, known):
+            for name in unknown:
+                if name in ignored or len(ignored) < MOST_IGNORED:
+                    ignored[name] += table.num_rows - table.column(name).null_count
+        elif unknown:
             raise InputError(f"no column {unknown[0]!r}: {nearest(unknown[0], known)}")
     compiler = Compiler(columns, label=False, absent=records)
     compiled = compiler.compile(one_batch(table))
@@ -254,6 +266,12 @@ def compile_rows(rows: Any, columns: Columns) -> Batch:
         row, reason = min(compiled.refused.items())
         raise InputError(f"row {row}: {reason}")
     return compiled.batch
+
+
+def _any_strange(rows: Sequence[Mapping[str, Any]], known: Sequence[str]) -> bool:
+    """Whether some row has names, but none that is known."""
+    names = set(known)
+    return any(row and names.isdisjoint(row) for row in rows)
 
 
 def one_batch(table: pa.Table) -> pa.RecordBatch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import gc
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request
 from fastapi.responses import JSONResponse, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
@@ -40,6 +41,7 @@ from everlearn.serving.console.views import Source
 from everlearn.serving.labelling import log_together
 from everlearn.serving.learning import Learning
 from everlearn.serving.limits import Limits, Refused
+from everlearn.serving.observe import Observed
 from everlearn.serving.online import OnlineLearning
 from everlearn.serving.predictor import Predictor, Question
 from everlearn.serving.protect import protect
@@ -74,13 +76,6 @@ class Models:
         self.versions, self.queue, self.updates = registry, queue, updates
         self.rollouts = rollouts
         self.after_labels: Callable[[], None] = lambda: None
-        self.registry = CollectorRegistry()
-        self._predicted = Counter(
-            "everlearn_predictions_total", "Rows predicted.", ["model"], registry=self.registry
-        )
-        self._labelled = Counter(
-            "everlearn_labels_total", "Labels received.", ["model"], registry=self.registry
-        )
         ids = self.ids = PredictionIds(registry.database.clock)
         self.predictors = {
             name: Predictor(
@@ -88,6 +83,7 @@ class Models:
             )
             for name in names
         }
+        self.observed = Observed(self.predictors, registry.database, updates, rollouts)
         self.predicting = {
             name: Turns[Question, list[Json]](predictor.answer)
             for name, predictor in self.predictors.items()
@@ -121,15 +117,17 @@ class Models:
             if given is not None and len(given) != len(body.instances):
                 raise InputError(f"{len(body.instances)} instances, but {len(given)} keys or ids")
         question = Question(body.instances, body.keys, body.ids)
+        began = time.perf_counter()
         answers = await self.predicting[name].ask(question)
-        self._predicted.labels(name).inc(len(answers))
+        self.observed.predicted(name, len(answers), time.perf_counter() - began)
         return {"predictions": answers}
 
     async def label(self, name: str, body: FeedbackBody) -> Json:
         """Log labels; answer once they are durable."""
         self.predictor(name)
+        began = time.perf_counter()
         receipts = await self.labelling[name].ask([_label(item) for item in body.labels])
-        self._labelled.labels(name).inc(len(receipts))
+        self.observed.labelled(name, len(receipts), time.perf_counter() - began)
         self.after_labels()
         return {
             "labels": [
@@ -149,6 +147,7 @@ class Models:
             "rollout": None if rollout is None else rollout.to_json(),
             "labels": predictor.log.head(),
             "unlearned": self.updates.unlearned(name),
+            "ignored_columns": dict(predictor.ignored),
         }
 
     def console(self) -> Source:
@@ -325,9 +324,10 @@ def _add_health(app: FastAPI, models: Models) -> None:
 
     @app.get("/metrics", tags=["health"])
     @needs()
-    async def metrics() -> Response:
+    def metrics() -> Response:
         """For Prometheus."""
-        return Response(generate_latest(models.registry), media_type=CONTENT_TYPE_LATEST)
+        found = generate_latest(models.observed.registry)
+        return Response(found, media_type=CONTENT_TYPE_LATEST)
 
 
 def answer(said: Json) -> Response:

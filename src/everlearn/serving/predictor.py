@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +91,7 @@ class Predictor:
         self._lock = threading.Lock()
         self._served = Served(0, "", None)
         self._answering: Served | None = None
+        self.ignored: Counter[str] = Counter()  # rows by column that no version knew
         self.refresh()
 
     @property
@@ -153,7 +155,7 @@ class Predictor:
         self, served: Served, questions: Sequence[Question]
     ) -> list[list[Json] | InputError]:
         numbers = [self._ids.take(len(question.rows)) for question in questions]
-        outputs = _outputs(served, questions, numbers)
+        outputs = _outputs(served, questions, numbers, self.ignored)
         logged: list[LoggedPrediction] = []
         answers: list[list[Json] | InputError] = []
         for question, ids, output in zip(questions, numbers, outputs, strict=True):
@@ -207,7 +209,7 @@ class Predictor:
                 return Trial(rollout, before.ask)
         version = self._registry.version(self.name, rollout.candidate)
         fold = load_fold(self._registry, self.name, version)
-        return Trial(rollout, lambda rows: _said(fold, rows))
+        return Trial(rollout, lambda rows: _said(fold, rows, Counter()))
 
     def _store_counts(self, trial: Trial) -> None:
         arms, shadows, met = trial.collect()
@@ -226,17 +228,20 @@ Said = tuple[Json, int, str]
 
 
 def _outputs(
-    served: Served, questions: Sequence[Question], numbers: Sequence[Sequence[int]]
+    served: Served,
+    questions: Sequence[Question],
+    numbers: Sequence[Sequence[int]],
+    ignored: Counter[str],
 ) -> list[list[Said] | InputError]:
     """One pass of each arm for all rows; question by question if one of them cannot be asked."""
     rows = [row for question in questions for row in question.rows]
     try:
-        flat = _answered(served, rows, _tried(served.trial, questions, numbers))
+        flat = _answered(served, rows, _tried(served.trial, questions, numbers), ignored)
     except InputError as error:
         if len(questions) == 1:
             return [error]
         return [
-            _outputs(served, [question], [ids])[0]
+            _outputs(served, [question], [ids], ignored)[0]
             for question, ids in zip(questions, numbers, strict=True)
         ]
     cut: list[list[Said] | InputError] = []
@@ -265,7 +270,10 @@ def _tried(
 
 
 def _answered(
-    served: Served, rows: Sequence[Mapping[str, Any]], tried: Sequence[int]
+    served: Served,
+    rows: Sequence[Mapping[str, Any]],
+    tried: Sequence[int],
+    ignored: Counter[str],
 ) -> list[Said]:
     """What is said of rows, by the candidate for those at some places; where it fails, by the
     champion, who answers all others."""
@@ -275,7 +283,7 @@ def _answered(
             said[place] = output
     left = [place for place, output in enumerate(said) if output is None]
     began = time.perf_counter()
-    answers = _said(served.fold, [rows[place] for place in left])
+    answers = _said(served.fold, [rows[place] for place in left], ignored)
     if trial is not None:
         own = len(rows) - len(tried)
         trial.count(CHAMPION, own, 0, (time.perf_counter() - began) * own / max(1, len(left)))
@@ -287,13 +295,16 @@ def _answered(
     return found
 
 
-def _said(fold: Fold | None, rows: Sequence[Mapping[str, Any]]) -> list[Json]:
-    """What a version says of rows: value, and probability of each class as text."""
+def _said(
+    fold: Fold | None, rows: Sequence[Mapping[str, Any]], ignored: Counter[str]
+) -> list[Json]:
+    """What a version says of rows: value, and probability of each class as text. Columns that it
+    does not know are passed over, and counted."""
     if fold is None:
         return [{"value": None, "probabilities": None} for _ in rows]
     if not rows:
         return []
-    prediction = fold.predict(compile_rows(list(rows), fold.columns))
+    prediction = fold.predict(compile_rows(list(rows), fold.columns, ignored))
     values = restored(fold.decode(prediction.value), fold.columns)
     if prediction.proba is None:
         return [{"value": value, "probabilities": None} for value in values]

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from everlearn.base import ConflictError, InputError, Json, crash_point, digest_bytes
-from everlearn.data.feedback import Label, LoggedPrediction, PredictionIds, id_number, now
+from everlearn.data.feedback import ERASED, Label, LoggedPrediction, PredictionIds, id_number, now
 from everlearn.data.log import FeedbackLog
 from everlearn.data.streams.aside import Aside, SetAside, pages
 from everlearn.data.streams.events import UNNUMBERED, read_event
@@ -322,7 +323,12 @@ class Intake:
         queries += [
             sa.select(predictions).where(mine, table.external_id.in_(part)) for part in pages(names)
         ]
-        for row in (row for query in queries for row in connection.execute(query)):
+        rows: list[Any] = [row for query in queries for row in connection.execute(query)]
+        archive = self._log.archive
+        older = archive.predictions(connection, ids - {row.id for row in rows}).values()
+        called = archive.named(connection, names - {row.external_id for row in rows}).values()
+        rows += [SimpleNamespace(**row) for row in (*older, *called)]
+        for row in rows:
             if row.model_id != self._log.model:
                 found[row.id] = None
                 continue
@@ -366,7 +372,10 @@ class Intake:
 
 
 def _same(given: LoggedPrediction, logged: LoggedPrediction) -> bool:
-    """Whether an event says what was logged; what it leaves open was filled in."""
+    """Whether an event says what was logged; what it leaves open was filled in. Of what was erased
+    nobody can tell any more: it is not taken again."""
+    if logged.arm == ERASED:
+        return True
     if given.id == UNNUMBERED:
         given = given._replace(id=logged.id)
     return given._replace(at=logged.at if given.at is None else given.at) == logged
