@@ -30,7 +30,8 @@ from tests.serving.test_rollouts import Loop, history, wait_for_shadows
 
 EVIL = "<script>alert('1')</script>\" onload=x"
 PAGES = ("", "/models/m", "/models/m/versions", "/models/m/jobs", "/models/m/triggers",
-         "/models/m/rollouts", "/models/m/moves")  # fmt: skip
+         "/models/m/rollouts", "/models/m/moves", "/models/m/quarantine", "/models/m/set-aside",
+         "/models/m/review", "/models/m/do/run")  # fmt: skip
 
 
 @pytest.fixture
@@ -262,7 +263,10 @@ def test_the_same_on_postgresql(tmp_path: Path) -> None:
                 client.post("/v1/models/m/feedback", json={"labels": said})
                 for path in (*PAGES, "/models/m/versions/1"):
                     page(client, path)
+                page(client, "/models/m/jobs/1")
                 page(client, f"/models/m/versions/{2**63 - 1}", 404)
+                stream = client.get("/console/models/m/events?seconds=0.1").text
+                assert stream.startswith("retry: 1000\nevent: begin")
                 assert "40 labelled answers" in page(client, "/models/m")
     except StorageError as error:
         pytest.skip(str(error))
