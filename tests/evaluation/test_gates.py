@@ -68,7 +68,7 @@ def test_first_version_must_not_be_below_the_best_constant_answer():
         inverted = Logistic([-2.0, 1.0])
         refused = try_candidate(inverted, None, HELD, NonInferior(metric))
         assert refused.action == "refuse"
-        assert "below the best constant answer" in refused.reason
+        assert "worse than the best constant answer" in refused.reason
     regressor = NonInferior("rmse")
     centred = HoldOuts()
     batch = rows(500)

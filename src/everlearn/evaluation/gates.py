@@ -199,7 +199,7 @@ class NonInferior:
         )
 
     def _tell_first(self, name: str, found: Comparison, margin: float, passed: bool) -> str:
-        best = "not below" if passed else "below"
+        best = "not worse than" if passed else "worse than"
         sign = "higher" if self.metric in GREATER_IS_BETTER else "lower"
         return (
             f"first version: {self.metric} on {found.rows} {name} rows is {found.candidate:.4f}, "
