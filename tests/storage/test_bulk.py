@@ -13,8 +13,8 @@ from everlearn.storage.database import Database
 from everlearn.storage.schema import labels, models, predictions
 from everlearn.testing.database import temporary_schema
 
-COLUMNS = ("id", "model_id", "external_id", "version", "arm", "features", "output")
-COLUMNS += ("at", "arrived_at")
+COLUMNS = ["id", "model_id", "external_id", "version", "arm", "features", "output"]
+COLUMNS += ["at", "arrived_at"]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
