@@ -62,7 +62,7 @@ model = el.Model(
     "clicks",
     learner=el.learners.LogisticRegression(learning_rate=0.003),
     schema=el.Schema(target="click", id="visit", weight="weight", categorical=("banner",)),
-    triggers=[el.Volume(500)],
+    triggers=(el.Volume(500),),
     holdout=0.0,
 )
 
@@ -159,7 +159,7 @@ def run(name: str, seed: int, folder: Path, turns: int, count: int) -> tuple[Flo
             ]
             liked = chances(handle, asked).reshape(count, BANNERS)
             shown, propensity = choose(visits, liked.argmax(axis=1))
-            answers = handle.predict(
+            answers: Any = handle.predict(
                 [asked[visit * BANNERS + banner] for visit, banner in enumerate(shown)],
                 propensities=propensity.tolist(),
             )

@@ -51,7 +51,7 @@ model = el.Model(
     schema=el.Schema(target="fraud", id="purchase", categorical=("shop", "country")),
     strategy=el.Strategy(memory=el.Balanced(5_000)),
     labels=el.LabelPolicy(maturity="35d", unlabelled="negative", negative=0),
-    triggers=[el.Schedule("0 3 * * 1")],
+    triggers=(el.Schedule("0 3 * * 1"),),
     holdout=0.0,
 )
 
@@ -126,7 +126,7 @@ def run(seed: int, folder: Path, weeks: int, count: int) -> dict[str, dict[str, 
         for week in range(WAITED + weeks):
             moment = START + week * WEEK
             rows, fraud = purchases(random, week, count)
-            answers = loop.predict(rows)
+            answers: Any = loop.predict(rows)
             if week >= WAITED:
                 first = frozen.predict(rows, version=1, log=False)
                 seen.append((fraud, chances(first), chances(answers)))

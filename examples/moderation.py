@@ -3,9 +3,9 @@
 A model removes posts that probably break the rules. Authors whose posts were removed may appeal;
 nobody appeals against a post that stayed. So feedback comes from removed posts only, most of it
 from those that were removed by mistake, and a new kind of abuse that the model does not know is
-never reported. `Review` asks people about posts that the model is unsure of and about some by chance,
-whatever the model says, with a chance that is known. Three people answer for each; one of them is
-careless and lets most things pass.
+never reported. `Review` asks people about posts that the model is unsure of and about some by
+chance, whatever the model says, with a chance that is known. Three people answer for each; one of
+them is careless and lets most things pass.
 
 Five models live through the same posts. "frozen" never learns. "appeals" learns what appeals say.
 "raw review" learns what the review queue says, the last answer as it came. "agreement" learns what
@@ -44,23 +44,25 @@ SHARE = 0.1
 TURNS = 5
 """Days after which a new kind of abuse takes the place of the old one."""
 
-MISTAKES = {"ada": (0.03, 0.03), "ben": (0.03, 0.03), "cas": (0.6, 0.1)}
+MISTAKES = {"ada": (0.03, 0.03), "ben": (0.03, 0.03), "cas": (0.7, 0.2)}
 """Reviewer → how often he lets pass what breaks the rules, and condemns what does not."""
 
-AGREED = el.LabelPolicy("agreement", agreement=2)
 POLICIES = {
     "frozen": None,
     "appeals": el.LabelPolicy(),
     "raw review": el.LabelPolicy(),
-    "agreement": AGREED,
+    "agreement": el.LabelPolicy("agreement", agreement=2),
     "loop": el.LabelPolicy("agreement", agreement=2, propensity="inverse"),
 }
 
+RATES = {"loop": 0.03}
+"""Learning rates, 0.15 unless named: of some from 0.03 to 0.4, those with the lowest log loss. Rows
+that weigh more make larger steps, so one rate for all would compare rates."""
+
 model = el.Model(
     "moderation",
-    learner=el.learners.LogisticRegression(learning_rate=0.03),
     schema=el.Schema(target="bad", id="post", weight="weight", categorical=("topic",)),
-    triggers=[el.Volume(30)],
+    triggers=(el.Volume(30),),
     review=el.Review(share=0.5, uncertain=0.6, random=0.2, reviewers=3),
     holdout=0.0,
 )
@@ -122,7 +124,11 @@ def run(name: str, seed: int, folder: Path, days: int, count: int) -> tuple[Floa
     with el.open(folder, clock=lambda: moment) as workspace:
         workspace.ids = PredictionIds(lambda: moment, process=0)  # the same sample each time
         reviewed = name not in ("frozen", "appeals")
-        made = model.replace(labels=POLICIES[name], review=model.review if reviewed else None)
+        made = model.replace(
+            learner=el.learners.LogisticRegression(learning_rate=RATES.get(name, 0.15)),
+            labels=POLICIES[name],
+            review=model.review if reviewed else None,
+        )
         handle = workspace.model(made)
         rows, bad = posts(random, -1, 2000)
         past = [r | {"bad": int(b), "weight": 1.0} for r, b in zip(rows, bad, strict=True)]

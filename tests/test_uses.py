@@ -1,0 +1,76 @@
+"""The examples of uses: each runs as it is, and what the loop gains is what it says.
+
+The data, the ids and the clocks are the example's own, so that the figures are the same each time.
+"""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture
+def found(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> Any:
+    """What an example prints; it runs from an empty folder, and leaves nothing there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [request.param, "--quick", "--json"])
+    runpy.run_path(str(EXAMPLES / request.param), run_name="__main__")
+    assert list(tmp_path.iterdir()) == []
+    return json.loads(capsys.readouterr().out)
+
+
+def use(name: str) -> Any:
+    return pytest.mark.parametrize("found", [name], indirect=True)
+
+
+@use("fraud.py")
+def test_fraud_that_changes_is_caught(found: Any) -> None:
+    assert found["gain"]["caught"]["mean"] > 0.3
+    assert found["gain"]["pr_auc"]["mean"] > 0.2
+    assert found["gain"]["log_loss"]["mean"] < -0.01
+
+
+@use("clicks.py")
+def test_weights_gain_over_the_log_as_it_is(found: Any) -> None:
+    assert found["gain"]["over_frozen"]["mean"] > 0.003
+    assert found["gain"]["over_naive"]["low"] > 0.0
+    assert found["models"]["loop"]["clicks"] > found["models"]["naive"]["clicks"]
+
+
+@use("moderation.py")
+def test_agreement_and_chances_gain_over_raw_feedback(found: Any) -> None:
+    for other in ("frozen", "appeals", "raw review"):
+        assert found["gain"][f"over_{other}"]["log_loss"]["mean"] < -0.02
+
+
+@pytest.mark.skipif(
+    shutil.which("mosquitto") is None, reason="needs an MQTT broker: mosquitto is not installed"
+)
+@use("maintenance.py")
+def test_readings_over_mqtt_are_learned(found: Any) -> None:
+    pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
+    assert found["messages"] > 5000 and found["jobs"] >= 8
+    assert found["gain"]["caught"]["mean"] > 0.03
+    assert found["gain"]["log_loss"]["mean"] < -0.02
+
+
+def test_without_a_broker_it_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["maintenance.py", "--quick"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit, match="--broker mqtt://host:1883"):
+        runpy.run_path(str(EXAMPLES / "maintenance.py"), run_name="__main__")
