@@ -124,3 +124,33 @@ def test_before_a_first_version_all_columns_are_logged_and_taken(tmp_path: Path)
         assert handle.update().version == 1
         columns = handle.load().columns
         assert (columns.numbers, columns.categories) == (("x",), ("device",))
+
+
+def test_a_version_from_scratch_takes_a_new_column_up(tmp_path: Path) -> None:
+    with el.open(tmp_path / "w") as workspace:
+        strategy = el.Strategy(start="scratch", memory=el.Reservoir(1000))
+        handle = made(workspace, tmp_path, strategy=strategy, holdout=0.2)
+        with LocalClient(workspace.app(["m"], learn=False)) as client:
+            for value, device in ((0, "tv"), (1, "phone")):
+                new = {"c": "a", "device": device, "age": float(value)}
+                say(client, ask(client, *({"x": i / 1000, **new} for i in range(-30, 30))), value)
+        assert handle.update().version == 2
+        version = workspace.registry.version("m", 2)
+        assert version.parent == 1, "what is remembered was taken over"
+        assert version.increments[0].rows + version.increments[0].held_out == 120
+        columns = [handle.load(number).columns for number in (1, 2)]
+        assert [one.numbers for one in columns] == [("x",), ("x", "age")]
+        assert [one.categories for one in columns] == [("c",), ("c", "device")]
+        if handle.champion() == 1:
+            handle.promote(2)
+        with LocalClient(workspace.app(["m"], learn=False)) as client:
+            found = ask(
+                client,
+                {"x": 0.0, "c": "a", "device": "tv", "age": 0.0},
+                {"x": 0.0, "c": "a", "device": "phone", "age": 1.0},
+                {"x": 3.0, "c": "a"},
+                {"x": -3.0, "c": "a"},
+            )
+            assert {row["version"] for row in found} == {2}
+            assert [row["output"] for row in found] == [0, 1, 1, 0]
+            assert client.get(URL).json()["ignored_columns"] == {}

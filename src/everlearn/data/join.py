@@ -125,6 +125,14 @@ class LogSource:
             self._sample = table.drop_columns([REFUSED, CORRECTS])  # they are no features
         return self._sample
 
+    def recent(self) -> pa.Table | None:
+        """The last rows; None if there are none."""
+        head, first = self._log.head(), self._log.first()
+        rows = list(self._log.read(max(first, head - SAMPLE), head, page=SAMPLE))
+        if not rows:
+            return None
+        return joined(rows, self._schema).drop_columns([REFUSED, CORRECTS])
+
     def slice(
         self, known: Sequence[Consumed] = (), columns: Columns | None = None, again: bool = False
     ) -> Slice | None:

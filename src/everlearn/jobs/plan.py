@@ -32,6 +32,7 @@ from everlearn.jobs import catchup
 from everlearn.jobs.keep import keep
 from everlearn.jobs.ledger import Ledger
 from everlearn.jobs.queue import OPEN, Queue
+from everlearn.jobs.widen import grown, widened
 from everlearn.learners.adapt import MANY_CLASSES, as_learner, learner_kind
 from everlearn.learners.growth import can_grow
 from everlearn.registry import aliases, bundle, definitions, lineage, versions
@@ -249,8 +250,9 @@ class Planner:
         sources: Sequence[Source],
         given: Manifest | None,
     ) -> Columns:
-        """The columns that the lineage pinned; resolved from the data for a first version, and
-        where the schema was changed since.
+        """The columns that the lineage pinned, and, where a strategy begins from scratch, those
+        that came since; resolved from the data for a first version, and where the schema was
+        changed since.
 
         Raises:
             SpecError: the definition does not go with the champion's, and does not begin anew.
@@ -260,11 +262,13 @@ class Planner:
         if base is not None and former is not None:
             definitions.check_change(former, made)
             if "schema" not in definitions.changes(former, made):
-                return Columns.from_json(self._parts.load(base.manifest)["columns"].meta)
+                known = Columns.from_json(self._parts.load(base.manifest)["columns"].meta)
+                scratch = _strategy(model, None).start == "scratch"
+                return grown(known, model.schema, sources) if scratch else known
         return resolved_columns(model, sources)
 
     def _holdouts(self, name: str, columns: Columns) -> Manifest:
-        """The hold-out rows of the newest version, if it has these columns."""
+        """The hold-out rows of the newest version, if it has these columns or the first of them."""
         table = schema.versions.c
         with self._database.read() as connection:
             query = sa.select(table.manifest, table.holdouts).where(
@@ -272,9 +276,12 @@ class Planner:
             )
             newest = connection.execute(query.order_by(table.number.desc()).limit(1)).first()
         same = Part(meta=columns.to_json()).digest
-        if newest is None or newest.manifest["columns"]["digest"] != same:
-            return {}
-        return dict(newest.holdouts)
+        if newest is None or newest.manifest["columns"]["digest"] == same:
+            return {} if newest is None else dict(newest.holdouts)
+        held = {"columns": newest.manifest["columns"], **newest.holdouts}
+        rows = widened(self._parts.load(held), columns)
+        rows.pop("columns", None)
+        return self._parts.save(rows)
 
     def _path(self, name: str, base: Version | None) -> set[int]:
         """The numbers of the champion's ancestors and its own."""

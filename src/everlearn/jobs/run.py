@@ -35,6 +35,7 @@ from everlearn.jobs.checkpoint import Checkpoints, Pace
 from everlearn.jobs.learn import ChunkLike, Fold, Step, learn, relive
 from everlearn.jobs.plan import Plan
 from everlearn.jobs.queue import Job, Queue
+from everlearn.jobs.widen import widened
 from everlearn.registry import aliases, definitions, versions
 from everlearn.registry.config import from_config, to_config
 from everlearn.registry.models import model_id, plain
@@ -317,7 +318,7 @@ class Run:
         """What the strategy starts from: the champion, a given state, or nothing. What memory and
         log position say comes from the champion in any case, unless the schema is another."""
         plan, learner = self.plan, self.model.learner
-        base = self.base_state if self._same_columns() else {}
+        base = self._taken_over()
         if plan.given is not None:
             return Fold.load(self._loaded(plan.given), learner, plan.strategy, remembered=base)
         if plan.strategy.start == "champion" and base:
@@ -340,6 +341,14 @@ class Run:
         slices, blobs = plan.slices, self.runner.parts.blobs
         with Reader(slices, plan.columns, chunk=65_536, blobs=blobs) as reader:
             return np.concatenate([chunk.batch.ids for chunk in reader])
+
+    def _taken_over(self) -> State:
+        """The champion's state, if it has the columns of the plan; of one that has the first of
+        them, and that is not learned on, its rows, in which the others are missing."""
+        state = self.base_state
+        if not state or self._same_columns():
+            return state
+        return {} if self.plan.strategy.start == "champion" else widened(state, self.plan.columns)
 
     def _same_columns(self) -> bool:
         state = self.base_state
@@ -471,7 +480,7 @@ class Run:
         """The version whose state this one was folded from; None where nothing of it was taken
         over: a fresh start without memory, or with other columns."""
         champion = self.plan.strategy.start == "champion"
-        remembers = self.plan.strategy.memory is not None and self._same_columns()
+        remembers = self.plan.strategy.memory is not None and bool(self._taken_over())
         return self.job.base_version if champion or remembers else None
 
     def _measured(self, decision: Decision) -> Json:
