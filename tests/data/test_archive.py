@@ -339,5 +339,7 @@ def test_labels_that_no_version_took_stay(tmp_path: Path) -> None:
         )
         assert opened.compact("m", older_than="0s")["m"]["labels"] == 40
         assert handle.update().version == 2
+        before = opened.accounts.increment(1)
         found = opened.compact("m", older_than="0s")["m"]
         assert (found["labels"], found["held"]) == (39, "")
+        assert opened.accounts.increment(1) == before

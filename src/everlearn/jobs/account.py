@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from everlearn.base import Columns, InputError, Json, NotFoundError, State, under
+from everlearn.data.archive import Archive
 from everlearn.data.blocks import BlockReader
 from everlearn.data.feedback import id_number, id_text
 from everlearn.data.ids import SeenIds
@@ -205,7 +206,12 @@ class Accounts:
         )
         with self._database.read() as connection:
             rows = connection.execute(query).all()
-        return {one.position - 1: one.external_id or id_text(one.id) for one in rows}
+            found = {one.position - 1: one.external_id or id_text(one.id) for one in rows}
+            if len(rows) < part.rows:
+                archive = Archive(row.model_id, self._parts.blobs)
+                for label, one in archive.judged(connection, part.start, part.stop):
+                    found[label["position"] - 1] = one["external_id"] or id_text(one["id"])
+        return found
 
 
 def _increments() -> sa.Select[Any]:
