@@ -197,16 +197,16 @@ def compare(seeds: int, turns: int, count: int) -> dict[str, Any]:
                 loss, clicks = run(name, seed, Path(folder), turns, count)
             losses[name].append(loss)
             earned[name].append(clicks)
-    loss = {name: np.concatenate(found) for name, found in losses.items()}
+    audited = {name: np.concatenate(found) for name, found in losses.items()}
     return {
         "seeds": seeds,
-        "audited": len(loss["loop"]),
+        "audited": len(audited["loop"]),
         "models": {
-            name: {"log_loss": float(loss[name].mean()), "clicks": float(np.mean(earned[name]))}
+            name: {"log_loss": float(audited[name].mean()), "clicks": float(np.mean(earned[name]))}
             for name in POLICIES
         },
         "gain": {
-            f"over_{name}": mean_interval(loss[name] - loss["loop"]).to_json()
+            f"over_{name}": mean_interval(audited[name] - audited["loop"]).to_json()
             for name in ("frozen", "naive")
         },
     }

@@ -130,9 +130,10 @@ class Senders:
 
     def __init__(self, broker: str, topic: str) -> None:
         from paho.mqtt import client as paho
+        from paho.mqtt.enums import CallbackAPIVersion
 
         at = urlsplit(broker)
-        self._client, self._topic = paho.Client(paho.CallbackAPIVersion.VERSION2), topic
+        self._client, self._topic = paho.Client(CallbackAPIVersion.VERSION2), topic
         self._client.max_queued_messages_set(0)
         if at.username:
             self._client.username_pw_set(at.username, at.password)

@@ -32,7 +32,7 @@ def found(
     return json.loads(capsys.readouterr().out)
 
 
-def use(name: str) -> Any:
+def use(name: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("found", [name], indirect=True)
 
 
