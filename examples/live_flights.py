@@ -6,10 +6,10 @@ console shows it live. What happens by itself:
 
 - the share of late flights drifts: a trigger asks for a job, the gate passes its candidate, a
   canary tries it on a share of the flights and makes it champion;
-- from June on, one of five feeds says of every flight the opposite of what happened: its labels are
-  quarantined before they are learned;
-- in September somebody trains on a table in which the announced delay was filled in afterwards. What
-  is held out of it is just as wrong, so the gate passes the candidate; the canary does not.
+- from June on, one of five feeds says of every flight the opposite of what happened: its labels
+  are quarantined before they are learned;
+- in September somebody trains on a table in which `late` was turned round. What is held out of it
+  is just as wrong, so the gate passes the candidate; the canary rolls it back.
 
 At the end it is told what the year gained over the version of January.
 
@@ -47,7 +47,7 @@ COLUMNS = [*FEATURES, "scheduled", "late"]
 FEEDS = ["tower", "airline", "airport", "radar", "app"]
 LIAR = "app"
 LIES_FROM = "2013-06-01"
-LEAK_AT = "2013-09-15"
+MISTAKE_AT = "2013-09-15"
 AHEAD = pd.Timedelta(hours=2)
 MOST = 1000
 """Rows of a request."""
@@ -62,8 +62,8 @@ def main(out: Path, days_per_second: float, days: int | None, stay: bool) -> dic
     table = with_announcements(flights(also=["flight", "dep_delay"]))
     january = table["scheduled"] < "2013-02-01"
     table.loc[january, COLUMNS].to_csv(out / "january.csv", index=False)
-    leak = table[table["scheduled"].between("2013-07-01", LEAK_AT)]
-    leak.assign(announced=leak["dep_delay"])[COLUMNS].to_csv(out / "filled-in.csv", index=False)
+    august = table[table["scheduled"].between("2013-08-01", MISTAKE_AT)]
+    august.assign(late=1 - august["late"])[COLUMNS].to_csv(out / "turned.csv", index=False)
     print(f"January: {january.sum():,} flights, {table.loc[january, 'late'].mean():.1%} late")
     everlearn(out, "train", str(SPEC), str(out / "january.csv")).wait()
     year = table[~january].reset_index(drop=True)
@@ -106,7 +106,7 @@ def replay(
     ids: list[str] = []
     chances: list[float] = []
     told = 0
-    leaked: subprocess.Popen[bytes] | None = None
+    mistake: subprocess.Popen[bytes] | None = None
     began = time.monotonic()
     for number, moment in enumerate(moments):
         while len(ids) < asked_upto[number]:
@@ -119,13 +119,13 @@ def replay(
             client.feedback(NAME, [said[row] | {"prediction_id": ids[row]} for row in some])
             told += len(some)
         story.moment = moment
-        if leaked is None and moment >= pd.Timestamp(LEAK_AT) and story.is_quiet():
-            story.say("somebody trains on a table in which a column was filled in afterwards")
-            leaked = everlearn(out, "train", str(SPEC), str(out / "filled-in.csv"))
+        if mistake is None and moment >= pd.Timestamp(MISTAKE_AT) and story.is_quiet():
+            story.say("somebody trains on a table in which `late` was turned round")
+            mistake = everlearn(out, "train", str(SPEC), str(out / "turned.csv"))
         due = (moment - moments[0]) / pd.Timedelta(days=1) / days_per_second
         time.sleep(max(0.0, began + due - time.monotonic()))
-    if leaked is not None:
-        leaked.wait()
+    if mistake is not None:
+        mistake.wait()
     return np.array(chances)
 
 
@@ -192,7 +192,9 @@ class Story:
     def _tell(self, kind: str, data: dict[str, Any]) -> None:
         action = data.get("action", "")
         if kind == "trigger" and action == "learn":
-            self._once("triggers", f"{data['name']} fires: {data['reason']}", data["at"])
+            self._once(
+                "triggers", f"{data['name'].partition('(')[0]} fires: {data['reason']}", data["at"]
+            )
         elif kind == "job" and data["state"] in ("done", "failed"):
             reason = data["error"] or data["decision"]["reason"]
             self._once("jobs", f"job {data['id']} is {data['state']}: {reason}", data["id"])

@@ -6,12 +6,12 @@ model = el.Model(
     "flight-delays",
     learner=el.learners.LogisticRegression(optimizer="adagrad"),
     schema=el.Schema(target="late", time="scheduled"),
-    strategy=el.Strategy(memory=el.Reservoir(20_000), order=el.Shuffle(60_000)),
+    strategy=el.Strategy(order=el.Shuffle(60_000)),
     triggers=[
         el.Drift(window=5000, effect=0.08),
-        el.Volume(30_000),
+        el.Volume(12_000),
     ],
     gate=el.NonInferior("log_loss", margin=0.02),
-    rollout=el.Canary([30, 60], labels=1000, margin=0.05),
-    guards=el.Guards(),
+    rollout=el.Canary([30, 60], labels=500, margin=0.1),
+    guards=el.Guards(margin=0.002),
 )

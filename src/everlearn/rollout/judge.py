@@ -87,9 +87,10 @@ def judge(plan: Plan, seen: Seen, zero_one: bool) -> Decision:
     most = 0.0 if plan.must_be_better else plan.bounds.margin
     if high <= most:
         what = "better" if plan.must_be_better else "not worse"
-        return Decision(
-            "pass", f"surely {what}: its loss is larger by {high:.4g} at most", evidence
+        bound = (
+            f"larger by {high:.4g} at most" if high > 0.0 else f"smaller by {-high:.4g} at least"
         )
+        return Decision("pass", f"surely {what}: its loss is {bound}", evidence)
     if math.isinf(high):
         return Decision("hold", f"{labels:,} labelled answers are too few to tell", evidence)
     return Decision("hold", f"not decided: its loss is {low:+.4g} to {high:+.4g} apart", evidence)
