@@ -12,7 +12,7 @@ from functools import partial
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
@@ -326,7 +326,7 @@ def _add_health(app: FastAPI, models: Models) -> None:
         """Whether the database answers, and which versions serve."""
         return {name: models.about(name)["serving"] for name in models.predictors}
 
-    @app.get("/metrics", tags=["health"])
+    @app.get("/metrics", tags=["health"], response_class=PlainTextResponse)
     @needs()
     def metrics() -> Response:
         """For Prometheus."""
