@@ -55,8 +55,12 @@ class Forked:
             time.sleep(0.02)
 
     def post(self, path: str, body: Any) -> Any:
-        """The answer's JSON. Raises `httpx2.TransportError` if the server is gone."""
-        answer = self.client.post(path, json=body)
+        """The answer's JSON, asked again where it cannot serve yet (503). Raises
+        `httpx2.TransportError` if the server is gone."""
+        until = time.monotonic() + 60.0
+        while (answer := self.client.post(path, json=body)).status_code == 503:
+            assert time.monotonic() < until, answer.text
+            time.sleep(0.05)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
