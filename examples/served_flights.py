@@ -12,6 +12,6 @@ model = el.Model(
         el.Volume(12_000),
     ],
     gate=el.NonInferior("log_loss", margin=0.02),
-    rollout=el.Canary([30, 60], labels=500, margin=0.1),
+    rollout=el.Canary([10, 50], labels=300, margin=0.15),
     guards=el.Guards(margin=0.002),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import runpy
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -74,3 +75,15 @@ def test_without_a_broker_it_says_what_is_missing(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit, match="--broker mqtt://host:1883"):
         runpy.run_path(str(EXAMPLES / "maintenance.py"), run_name="__main__")
+
+
+def test_flights_are_served_for_some_days(tmp_path: Path) -> None:
+    out = tmp_path / "live"
+    words = ["--out", str(out), "--days", "4", "--days-per-second", "100"]
+    command = [sys.executable, str(EXAMPLES / "live_flights.py"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads((out / "outcome.json").read_text())
+    assert outcome["champions"] >= 1
+    assert 0.3 < outcome["months"]["all"]["log_loss"] < 0.7
+    assert "version 1 serves" in done.stdout

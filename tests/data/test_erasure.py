@@ -17,8 +17,11 @@ import sqlalchemy as sa
 import everlearn as el
 from everlearn.base import ConflictError, NotFoundError, StorageError
 from everlearn.data.archive import read_rows
+from everlearn.data.compaction import Bounds, compact
+from everlearn.data.erasure import erase, find
 from everlearn.data.feedback import ERASED, ERASED_DATA, Label, LoggedPrediction, id_text
 from everlearn.jobs.queue import OPEN
+from everlearn.registry.retention import collect, drop
 from everlearn.storage.blobs import FolderBlobs
 from everlearn.storage.database import Database
 from everlearn.storage.parts import PartStore
@@ -60,13 +63,16 @@ def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Worksp
         pytest.skip(str(error))
 
 
-def ask(handle: Any, rows: int, mine: range = range(0)) -> list[str]:
+def ask(
+    handle: Any, rows: int, mine: range = range(0), more: dict[str, Any] | None = None
+) -> list[str]:
     """Predictions of which some are of the key; their ids, all labelled."""
     numbers = handle.workspace.ids.take(rows)
     asked = []
     for place, number in enumerate(numbers):
         is_mine = place in mine
         features = {"x": NUMBER if is_mine else float(place % 7), "c": TOLD if is_mine else "a"}
+        features |= more or {}
         key = SECRET if is_mine else f"person {place}"
         asked.append(LoggedPrediction(number, features, {"value": TOLD if is_mine else 0}, key=key))
     handle.log.append_predictions(asked)
@@ -143,6 +149,45 @@ def test_archived_rows_are_erased_too(workspace: Workspace, tmp_path: Path) -> N
     assert len(rows) == 60 and [row for row in rows if row.prediction.arm != ERASED] == others
     receipts = handle.log.append_labels([Label(TOLD, ids[12], source="late")])
     assert receipts[0].position == 61 and leftovers(workspace) == []
+
+
+def test_labels_that_are_archived_meanwhile_are_erased_too(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    handle = workspace.model(tmp_path / "m.py")
+    ids = ask(handle, 60, range(10, 20))
+    assert handle.update().version == 1
+    workspace.compact("m", older_than="0s")
+    handle.log.append_labels([Label(TOLD, one, source="late") for one in ids[12:15]])
+    ask(handle, 1)
+    with workspace.database.read() as connection:
+        found = find(handle.log, connection, SECRET, workspace.blobs)
+    compact(handle.log, workspace.blobs, Bounds(workspace.database.clock() + 1, 63))
+    with pytest.raises(ConflictError, match="archived"), workspace.database.write() as connection:
+        erase(handle.log, connection, SECRET, found)
+    assert workspace.erase("m", SECRET)["labels"] == 13
+    assert leftovers(workspace) == []
+
+
+def test_a_version_whose_state_was_removed_hides_no_rows(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    scratch = SPEC.replace("0.2", "0.9").replace("Strategy(", 'Strategy(start="scratch", ')
+    (tmp_path / "m.py").write_text(scratch)
+    handle = workspace.model(tmp_path / "m.py")
+    ask(handle, 60, range(10, 20))
+    assert handle.update().version == 1
+    ask(handle, 60, more={"z": 1.0})
+    assert handle.update().version == 2
+    handle.promote(2)
+    with workspace.database.write() as connection:
+        drop(connection, "m", 1)
+    collect(workspace.database, workspace.blobs, grace=0.0, exclusive=True)
+    with pytest.raises(NotFoundError):  # its columns were its own
+        PartStore(workspace.blobs).load(workspace.registry.version("m", 1).manifest)
+    report = workspace.erase("m", SECRET)
+    assert report["no_longer_loadable"] == [2] and report["version"] == 3
+    assert leftovers(workspace) == []
 
 
 def test_a_replay_says_that_rows_were_erased(workspace: Workspace, tmp_path: Path) -> None:

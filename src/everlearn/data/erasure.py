@@ -46,7 +46,8 @@ class Found:
         hot: ids of the predictions that are in their table.
         ids: of all predictions.
         positions: of the labels that judge them.
-        labels: how many these are, those without a position included.
+        labels: how many these are.
+        hot_labels: how many of them are in their table.
         files: segment of the archive → the blob that takes the place of its own.
     """
 
@@ -54,6 +55,7 @@ class Found:
     ids: set[int] = field(default_factory=set)
     positions: set[int] = field(default_factory=set)
     labels: int = 0
+    hot_labels: int = 0
     files: list[tuple[Segment, str]] = field(default_factory=list)
 
 
@@ -74,6 +76,7 @@ def find(log: FeedbackLog, connection: Connection, key: str, blobs: BlobStore) -
     asked = ("prediction_id", "model_id", "position")
     hot = rows_among(connection, labels, asked, "prediction_id", found.ids, None)
     judging = [row.position for row in hot if row.model_id == log.model]
+    found.hot_labels = len(judging)
     for segment in log.archive.segments(connection, "labels") if found.ids else ():
         if segment.blob is not None:
             rows = log.archive.table(segment)
@@ -83,7 +86,7 @@ def find(log: FeedbackLog, connection: Connection, key: str, blobs: BlobStore) -
                 blank = {"value": None, "digest": ""}
                 found.files.append((segment, blobs.put(write_table(_with(rows, mask, blank)))))
     found.labels = len(judging)
-    found.positions = {position for position in judging if position is not None}
+    found.positions = set(judging)
     return found
 
 
@@ -114,9 +117,8 @@ def erase(log: FeedbackLog, connection: Connection, key: str, found: Found) -> N
         count += connection.execute(said.values(value=None, digest="")).rowcount
         for other in (review_items, shadow_answers, stream_set_aside):
             connection.execute(sa.delete(other).where(other.c.prediction_id.in_(part)))
-    archived = sum(segment.kind == "labels" for segment, _ in found.files)
-    if not archived and count != found.labels:
-        raise ConflictError("labels of the key came meanwhile")
+    if count != found.hot_labels:
+        raise ConflictError("labels of the key came, or were archived, meanwhile")
 
 
 class Pieces:

@@ -180,7 +180,6 @@ class Erasing:
     def _slices(self, name: str, known: list[Version], pieces: Pieces) -> _Slices:
         """The slices of all increments and jobs, without the rows of the key."""
         made, ids = _Slices(), [np.zeros(0, np.uint64)]
-        columns = {version.number: self._columns(version) for version in known}
         learned, owner = schema.increments.c, schema.versions.c
         of_model = schema.models.c.name == name
         with self._database.read() as connection:
@@ -195,6 +194,13 @@ class Erasing:
             plans = connection.execute(
                 sa.select(table.id, table.plan).where(table.model_id == key)
             ).all()
+        planned: dict[int | None, Columns] = {
+            row.id: Columns.from_json(row.plan["columns"]) for row in plans if "columns" in row.plan
+        }
+        columns: dict[int | None, Columns | None] = {}
+        for version in known:  # one that learned online has those of its parent
+            found = self._columns(version, planned)
+            columns[version.number] = found or columns.get(version.parent)
         for part in parts:
             new, count, here = pieces.without(part.slice, columns[part.number])
             if count:
@@ -202,11 +208,11 @@ class Erasing:
                 made.learned.append((part.number, part.id, count))
                 ids.append(here)
         for row in plans:
-            given = Columns.from_json(row.plan["columns"]) if "columns" in row.plan else None
-            found = [pieces.without(part, given) for part in row.plan.get("slices", ())]
-            if any(count for _, count, _ in found):
-                made.plans[row.id] = {**row.plan, "slices": [part for part, _, _ in found]}
-                ids += [here for _, _, here in found]
+            given = planned.get(row.id)
+            parted = [pieces.without(part, given) for part in row.plan.get("slices", ())]
+            if any(count for _, count, _ in parted):
+                made.plans[row.id] = {**row.plan, "slices": [part for part, _, _ in parted]}
+                ids += [here for _, _, here in parted]
         made.ids = np.unique(np.concatenate(ids))
         for row in plans:
             held = row.plan.get("holdouts") or {}
@@ -217,8 +223,11 @@ class Erasing:
                 made.gone |= {entry["blob"] for entry in held.values()}
         return made
 
-    def _columns(self, version: Version) -> Columns | None:
-        """How the rows of a version were compiled; None if that was removed."""
+    def _columns(self, version: Version, planned: Mapping[int | None, Columns]) -> Columns | None:
+        """How the rows of a version were compiled, by the plan of its job or by its state; None if
+        there is neither."""
+        if version.job_id in planned:
+            return planned[version.job_id]
         try:
             return Columns.from_json(self._parts.load(version.manifest)["columns"].meta)
         except NotFoundError:
@@ -344,8 +353,8 @@ def _memory(manifest: Mapping[str, Any]) -> Manifest:
     return {name: entry for name, entry in manifest.items() if name.startswith("memory/")}
 
 
-def _standing(connection: Connection, name: str) -> tuple[int | None, int]:
-    """(champion, highest version).
+def _standing(connection: Connection, name: str) -> tuple[int | None, int, int | None]:
+    """(champion, highest version, newest job).
 
     Raises:
         ConflictError: a job or a rollout has not ended; it has rows of its own.
@@ -360,4 +369,6 @@ def _standing(connection: Connection, name: str) -> tuple[int | None, int]:
     running = sa.select(rollouts.id).where(rollouts.model_id == key, rollouts.ended_at.is_(None))
     if connection.execute(running.limit(1)).scalar() is not None:
         raise ConflictError(f"a rollout of {name!r} has not ended: stop it, or erase after it")
-    return aliases.current(connection, name), versions.newest(connection, name)
+    newest = connection.execute(sa.select(sa.func.max(jobs.id)).where(jobs.model_id == key))
+    champion = aliases.current(connection, name)
+    return champion, versions.newest(connection, name), newest.scalar()
