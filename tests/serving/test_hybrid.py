@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import everlearn as el
 from everlearn.base import ConflictError, Decision, state_digest
+from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.jobs import catchup
+from everlearn.jobs import run as runs
 from everlearn.jobs.online import Tail
+from everlearn.serving import online
 from tests.serving.local import LocalClient as TestClient
 from tests.serving.test_online import URL, Loop, until
 
@@ -77,12 +81,81 @@ def test_a_refused_candidate_leaves_the_live_model_as_it_is(
         assert until(lambda: settled(it) and it.position(client) == last)
         before = it.ask(client, 0.7)[0]
         assert history(it, "candidate") == [("catch up", 2), ("refuse", 2)]
-        assert client.get(URL).json()["champion"] == 3  # the live model's own, with all labels
-    taken = it.workspace.registry.version("m", 3).increments[0]
-    assert (taken.start, taken.stop) >= (0, 60)
+        assert client.get(URL).json()["champion"] == 1
     with TestClient(it.workspace.app(["m"], learn=False)) as client:
         assert until(lambda: it.position(client) == last)
         assert it.ask(client, 0.7)[0]["probabilities"] == before["probabilities"]
+
+
+@pytest.mark.parametrize("by", ["the job's gate", "the gate after it"])
+def test_labels_of_a_refused_candidate_are_in_the_next_one(
+    it: Loop, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    where, name = (runs, "try_candidate") if by == "the job's gate" else (catchup, "judge")
+    with TestClient(it.workspace.app(["m"], learn=False)) as client:
+        it.teach(client, 60)
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, lambda *given, **more: Decision("refuse", "worse"))
+            it.workspace.run(plan(it))
+            assert until(lambda: history(it, "candidate")[-1] == ("refuse", 2))
+        last = it.teach(client, 30)
+        assert it.workspace.run(plan(it)).decision.action == "catch up"
+        assert until(lambda: client.get(URL).json()["champion"] == 3)
+        assert until(lambda: it.position(client) == last)
+    made = it.workspace.registry.version("m", 3)
+    assert [(one.start, one.stop) for one in made.increments] == [(0, 90)]
+    held = it.workspace.registry.holdouts("m", made)
+    ids = np.concatenate([period.batch.ids for period in HoldOuts.load(held).periods])
+    assert len(np.unique(ids)) == len(ids), "no row is held out twice"
+
+
+def test_a_candidate_with_a_new_column_catches_up(it: Loop) -> None:
+    with TestClient(it.workspace.app(["m"], learn=False)) as client:
+        rows = [{"x": float(x), "z": float(x) / 2} for x in it.random.normal(size=60)]
+        answers = client.post(f"{URL}/predict", json={"instances": rows}).json()["predictions"]
+        it.say(client, answers, *(int(row["x"] > 0) for row in rows))
+        job = plan(it)
+        last = it.teach(client, 30)
+        it.workspace.run(job)
+        assert until(lambda: client.get(URL).json()["champion"] == 3)
+        assert until(lambda: it.position(client) == last)
+    assert history(it, "candidate") == [("catch up", 2), ("promote", 2)]
+
+
+def test_a_candidate_that_fails_is_refused_and_the_live_model_goes_on(
+    it: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*given: object) -> Decision:
+        raise ValueError("the candidate is broken")
+
+    monkeypatch.setattr(catchup, "judge", fails)
+    with TestClient(it.workspace.app(["m"], learn=False)) as client:
+        it.teach(client, 60)
+        it.workspace.run(plan(it))
+        assert until(lambda: settled(it))
+        last = it.teach(client, 5)
+        assert until(lambda: it.position(client) == last)
+    moves = [move for move in it.workspace.model("m").history() if move["name"] == "candidate"]
+    assert "the candidate is broken" in moves[-1]["reason"]
+    assert client.get(URL).json()["champion"] == 1 and isinstance(plan(it), int)
+
+
+def test_a_long_way_is_caught_up_with_in_turns_that_end_by_the_clock(
+    it: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(online, "PART", 7)
+    monkeypatch.setattr(online, "TURN_SECONDS", 1e-9)  # one part a turn
+    with TestClient(it.workspace.app(["m"], learn=False)) as client:
+        it.teach(client, 60)
+        job = plan(it)
+        last = it.teach(client, 30)
+        it.workspace.run(job)
+        assert until(lambda: client.get(URL).json()["champion"] == 3)
+        assert until(lambda: it.position(client) == last)
+    log = it.workspace.updates.log("m")
+    tail = Tail.load(it.workspace.registry, "m", it.workspace.registry.version("m", 2), log, 60)
+    tail.fold_in(90)
+    assert state_digest(tail.state()) == it.workspace.registry.version("m", 3).state_digest
 
 
 def test_nothing_is_planned_on_a_candidate_that_is_behind(it: Loop) -> None:

@@ -7,12 +7,14 @@ then is it compared with the live model, both at the same position of the log, a
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Set
 from typing import Any
 
 import sqlalchemy as sa
 
 from everlearn.base import Decision
 from everlearn.data.join import LogSource
+from everlearn.data.slices import Consumed
 from everlearn.evaluation.gates import parts_not_finite, try_candidate
 from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.jobs.ledger import Ledger
@@ -35,20 +37,28 @@ def has_to(connection: sa.Connection, model: str, definition: int) -> bool:
 
 
 def behind(connection: sa.Connection, model: str) -> int | None:
-    """The candidate that has to catch up with the present champion; None if there is none."""
-    key, table, jobs = model_id(connection, model), schema.alias_history.c, schema.jobs.c
-    query = (
-        sa.select(table.version_to, table.action)
-        .where(table.model_id == key, table.name == aliases.CANDIDATE)
-        .order_by(table.id.desc())
+    """The candidate that has to catch up with the present champion; None if there is none.
+
+    A server asks this many times a second: histories are looked at last, from their ends.
+    """
+    key, made = model_id(connection, model), schema.versions.c
+    jobs, moves = schema.jobs.c, schema.alias_history.c
+    named = aliases.all_aliases(connection, model)
+    candidate, champion = named.get(aliases.CANDIDATE), named.get(aliases.CHAMPION)
+    if candidate is None or champion is None:
+        return None
+    base = sa.select(jobs.base_version).where(
+        made.model_id == key, made.number == candidate, jobs.id == made.job_id
+    )
+    if connection.execute(base).scalar() != champion:
+        return None
+    last = (
+        sa.select(moves.action)
+        .where(moves.model_id == key, moves.name == aliases.CANDIDATE)
+        .order_by(moves.id.desc())
         .limit(1)
     )
-    last = connection.execute(query).first()
-    if last is None or last.action != CATCH_UP:
-        return None
-    made = sa.select(jobs.base_version).where(jobs.model_id == key, jobs.version == last.version_to)
-    champion = aliases.current(connection, model)
-    return int(last.version_to) if connection.execute(made).scalar() == champion else None
+    return candidate if connection.execute(last).scalar() == CATCH_UP else None
 
 
 def newest(connection: sa.Connection, model: str) -> int:
@@ -56,31 +66,36 @@ def newest(connection: sa.Connection, model: str) -> int:
     return max(_numbers(connection, model) - _unserved(connection, model), default=0)
 
 
+def apart(connection: sa.Connection, model: str, version: int) -> set[int]:
+    """Versions that do not count for another one, of a model that learns online: jobs made them,
+    they were never champion, and are not in its lineage. The live model learned the labels that
+    they took, and whatever takes its place has to."""
+    return _unserved(connection, model) - set(lineage.lineage(connection, model, version))
+
+
+def counted(learned: Sequence[tuple[int, Consumed]], without: Set[int]) -> list[Consumed]:
+    """What versions consumed; of the feedback log, only what others than some versions took."""
+    return [one for at, one in learned if one.kind != LogSource.kind or at not in without]
+
+
 def taken(connection: sa.Connection, ledger: Ledger, model: str, version: int) -> int:
     """The position of the last label that is not to be learned online from a version on: its
-    lineage took it, or a version that was served or that the guard refused did. What only a
-    candidate of a job took, the live model learns as well."""
-    apart = _unserved(connection, model) - set(lineage.lineage(connection, model, version))
-    return max(
-        (
-            one.stop
-            for number, one in ledger.read(connection, model)
-            if one.kind == LogSource.kind and number not in apart
-        ),
-        default=0,
-    )
+    lineage took it, or a version that was served or that the guard refused did."""
+    found = counted(ledger.read(connection, model), apart(connection, model, version))
+    return max((one.stop for one in found if one.kind == LogSource.kind), default=0)
 
 
 def judge(candidate: Tail, live: Tail, gate: Any) -> Decision:
     """Whether a candidate that has caught up is as good as the live model, by rows that neither
-    has learned: those held out since the last version are the recent ones."""
+    has learned: those held out since the last version are the recent ones. One with other columns
+    is judged alone, by the rows that have them."""
     broken = parts_not_finite(candidate.fold.save())
     if broken:
         return Decision("refuse", f"the learner diverged: {', '.join(broken)} are not finite")
-    holdouts = HoldOuts.load(live.holdouts.save())
-    holdouts.settle()
     columns = candidate.fold.columns
     same = columns == live.fold.columns
+    holdouts = HoldOuts.load((live if same else candidate).holdouts.save())
+    holdouts.settle()
     return try_candidate(
         candidate.fold, live.fold if same else None, holdouts, gate, columns=columns
     )

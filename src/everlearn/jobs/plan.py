@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -31,6 +31,7 @@ from everlearn.evaluation.gates import NonInferior
 from everlearn.jobs import catchup
 from everlearn.jobs.keep import keep
 from everlearn.jobs.ledger import Ledger
+from everlearn.jobs.online import online_of
 from everlearn.jobs.queue import OPEN, Queue
 from everlearn.jobs.widen import grown, widened
 from everlearn.learners.adapt import MANY_CLASSES, as_learner, learner_kind
@@ -199,12 +200,14 @@ class Planner:
             made = definitions.definition(connection, name, definition)
             base, former = _champion(connection, name, made)
             learned = self._ledger.read(connection, name)
-        model = made.model()
+            model, apart = made.model(), set[int]()
+            if base is not None and online_of(model) is not None:
+                apart = catchup.apart(connection, name, base.number)
         strategy = _strategy(model, request.chunk)
         given = self._given(strategy)
         columns = self._columns(model, made, base, former, sources, given)
         _check_gate(model, columns)
-        known = [item for _, item in learned]
+        known = catchup.counted(learned, apart)
         slices = [source.slice(known, columns, request.again) for source in sources]
         new = [piece for piece in slices if piece is not None and piece.rows]
         if not request.again:
@@ -225,7 +228,7 @@ class Planner:
             slices=tuple(new),
             holdout=model.holdout,
             given=given,
-            holdouts=self._holdouts(name, columns),
+            holdouts=self._holdouts(name, columns, apart),
             again=request.again,
         )
         return self._add(name, plan, request.again, standing, then)
@@ -267,12 +270,15 @@ class Planner:
                 return grown(known, model.schema, sources) if scratch else known
         return resolved_columns(model, sources)
 
-    def _holdouts(self, name: str, columns: Columns) -> Manifest:
-        """The hold-out rows of the newest version, if it has these columns or the first of them."""
+    def _holdouts(self, name: str, columns: Columns, without: Set[int]) -> Manifest:
+        """The hold-out rows of the newest version, without some, if it has these columns or the
+        first of them."""
         table = schema.versions.c
         with self._database.read() as connection:
             query = sa.select(table.manifest, table.holdouts).where(
-                table.model_id == model_id(connection, name), table.dropped_at.is_(None)
+                table.model_id == model_id(connection, name),
+                table.dropped_at.is_(None),
+                table.number.not_in(without),
             )
             newest = connection.execute(query.order_by(table.number.desc()).limit(1)).first()
         same = Part(meta=columns.to_json()).digest

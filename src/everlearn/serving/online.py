@@ -19,7 +19,14 @@ from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
-from everlearn.base import Decision, EverlearnError, LeaseLostError, crash_point, state_digest
+from everlearn.base import (
+    ConflictError,
+    Decision,
+    EverlearnError,
+    LeaseLostError,
+    crash_point,
+    state_digest,
+)
 from everlearn.data.log import FeedbackLog
 from everlearn.jobs import catchup
 from everlearn.jobs.load import load_fold
@@ -36,8 +43,11 @@ _log = logging.getLogger("everlearn")
 
 LEASE_SECONDS = 5.0
 
-PART = 10_000
-"""Labels that a candidate catches up with while the live model waits."""
+PART = 500
+"""Labels that a candidate catches up with between two looks at the clock."""
+
+TURN_SECONDS = 0.2
+"""For which the live model waits while a candidate catches up: far less than a lease."""
 
 
 class Standing(NamedTuple):
@@ -73,6 +83,7 @@ class OnlineLearner:
         self._predictor, self._holder = predictor, f"{worker_name()}/{id(self):x}"
         self._version: Version | None = None
         self._newest = 0
+        self._stale = True
         self._known: Standing | None = None
         self._rival: tuple[Version, Tail] | None = None
         self._cut_at = time.monotonic()
@@ -84,7 +95,7 @@ class OnlineLearner:
         standing = self._standing()
         if standing.champion is None:
             return False
-        if self._version is None or standing != self._known:
+        if self._stale or standing != self._known:
             self._follow(standing)
         self._lease()
         moved = self._learn(self._feedback.head())
@@ -115,12 +126,12 @@ class OnlineLearner:
             )
 
     def _follow(self, standing: Standing) -> None:
-        """Begin anew where the champion moved, or the guard refused a version. What a job made and
-        nobody was served leaves the live model as it is."""
+        """Begin anew where the champion moved, or the guard refused a version, or something went
+        wrong. What a job made and nobody was served leaves the live model as it is."""
         with self._registry.database.read() as connection:
             newest = catchup.newest(connection, self.name)
         mine = None if self._version is None else self._version.number
-        if (mine, self._newest) != (standing.champion, newest):
+        if self._stale or (mine, self._newest) != (standing.champion, newest):
             self._load()
         self._known = standing
 
@@ -139,8 +150,10 @@ class OnlineLearner:
             Tail.load(self._registry, self.name, champion, self._feedback, position)
             for _ in range(2)
         ]
-        followed = self._version is not None and champion.number > self._version.number
-        self._front, self._back = tails
+        mine = 0 if self._version is None else self._version.number
+        same = (mine, self._newest) == (champion.number, newest)
+        followed = 0 < mine < champion.number or same
+        self._stale, (self._front, self._back) = True, tails
         self._newest, self._rival = newest, None
         self._begin(champion)
         if followed:  # what answers here has learned what came since already
@@ -150,6 +163,7 @@ class OnlineLearner:
             for tail in tails:
                 tail.fold_in(head, read)
         self._publish(self._front)
+        self._stale = False
 
     def _begin(self, version: Version) -> None:
         self._version, self._cut_at = version, time.monotonic()
@@ -160,11 +174,13 @@ class OnlineLearner:
         if head <= self._back.position:
             return False
         read = self._back.read(head)
+        self._stale = True  # where this breaks off, the copies are not alike
         self._guard.see(self._back, read)
         self._back.fold_in(head, read)
         self._publish(self._back)
         self._front.fold_in(head, read)
         self._front, self._back = self._back, self._front
+        self._stale = False
         return True
 
     def _publish(self, tail: Tail) -> None:
@@ -196,52 +212,66 @@ class OnlineLearner:
         return Decision("pass", f"{len(self._back):,} labels learned online")
 
     def _catch_up(self, number: int) -> None:
-        """Let a job's candidate learn what the live model has learned since, a part at a time. When
-        both stand at the same position, the gate compares them."""
+        """Let a job's candidate learn what the live model has learned since, for a while. When both
+        stand at the same position, the gate compares them. Whatever goes wrong with a candidate,
+        it is refused, and the live model goes on."""
+        try:
+            candidate, tail, decision = self._compared(number)
+        except (OSError, ConflictError):  # not the candidate's
+            raise
+        except Exception as error:
+            self._refuse(number, f"it could not catch up: {type(error).__name__}: {error}")
+            return
+        if decision is None:
+            return
+        reason = f"it has caught up: {decision.reason}"
+        if decision.action == "pass":
+            self._replace(candidate, tail, replace(decision, reason=reason))
+        else:
+            self._refuse(number, reason)
+
+    def _compared(self, number: int) -> tuple[Version, Tail, Decision | None]:
+        """The candidate, its tail, and what the gate says of it, if it has caught up."""
         if self._rival is None or self._rival[0].number != number:
             candidate = self._registry.version(self.name, number)
             position = self._planner.taken(self.name, number)
             tail = Tail.load(self._registry, self.name, candidate, self._feedback, position)
             self._rival = candidate, tail
         candidate, tail = self._rival
-        tail.fold_in(max(tail.position, min(self._back.position, tail.position + PART)))
-        if tail.position != self._back.position:
-            return
+        head, until = self._back.position, time.monotonic() + TURN_SECONDS
+        while tail.position < head:
+            tail.fold_in(min(head, tail.position + PART))
+            if time.monotonic() > until:
+                break
+        if tail.position != head:
+            return candidate, tail, None
         gate = self._registry.definition(self.name, candidate.definition).model().gate
-        decision = catchup.judge(tail, self._back, gate)
-        reason = f"it has caught up: {decision.reason}"
-        if decision.action == "pass":
-            self._replace(candidate, tail, replace(decision, reason=reason))
-            return
-        if len(self._back):  # so that a version of the live model has what the candidate took
-            self._cut(self._learned())
-        with self._registry.database.write() as connection:
-            aliases.note(connection, self.name, aliases.CANDIDATE, action="refuse", reason=reason)
+        return candidate, tail, catchup.judge(tail, self._back, gate)
+
+    def _refuse(self, number: int, reason: str) -> None:
+        """Let a candidate catch up no more, unless that was decided meanwhile."""
+
+        def refuse(connection: Connection) -> None:
+            if catchup.behind(connection, self.name) == number:
+                name = aliases.CANDIDATE
+                aliases.note(connection, self.name, name, action="refuse", reason=reason)
+
+        self._commit(refuse)
+        self._rival = None
 
     def _replace(self, candidate: Version, tail: Tail, decision: Decision) -> None:
         """Make a candidate that has caught up champion."""
         assert self._version is not None
-        base = self._version.number
+        base, self._rival = self._version.number, None
         add = self._adding(candidate, tail, decision) if len(tail) else None
 
         def promote(connection: Connection) -> None:
             number = candidate.number if add is None else add(connection)
             crash_point("online.committing")
-            aliases.note(
-                connection,
-                self.name,
-                aliases.CANDIDATE,
-                action="promote",
-                reason=decision.reason,
-            )
-            aliases.move(
-                connection,
-                self.name,
-                aliases.CHAMPION,
-                number,
-                expected=base,
-                reason=decision.reason,
-            )
+            why = decision.reason
+            aliases.note(connection, self.name, aliases.CANDIDATE, action="promote", reason=why)
+            name = aliases.CHAMPION
+            aliases.move(connection, self.name, name, number, expected=base, reason=why)
 
         self._commit(promote)
 
@@ -250,6 +280,7 @@ class OnlineLearner:
         refused one, whose labels are on hold."""
         assert self._version is not None
         base, passed, made = self._version, decision.action == "pass", list[int]()
+        self._stale = True  # until both copies are as what is stored, which is settled
         add = self._adding(base, self._back, decision)
 
         def cut(connection: Connection) -> None:
@@ -270,7 +301,6 @@ class OnlineLearner:
             )
 
         if not self._commit(cut) or not made:
-            self._version = None
             return
         if not passed:
             _log.warning("%s: back to version %d: %s", self.name, base.number, decision.reason)
@@ -281,6 +311,7 @@ class OnlineLearner:
         self._newest = made[0]
         self._begin(self._registry.version(self.name, made[0]))
         self._publish(self._front)
+        self._stale = False
 
     def _adding(self, base: Version, tail: Tail, decision: Decision) -> Callable[[Connection], int]:
         """Store the parts of a version that goes on from another one; what adds the version."""
@@ -319,7 +350,7 @@ class OnlineLearner:
                 leases.fence(connection, self.name, self._token)
                 change(connection)
         except LeaseLostError:
-            self._token, self._version = None, None
+            self._token, self._stale = None, True
             return False
         return True
 
@@ -358,8 +389,9 @@ class OnlineLearning:
             for learner in self._learners:
                 try:
                     learner.step()
-                except EverlearnError as error:
-                    _log.warning("%s: online learning goes on after: %s", learner.name, error)
+                except Exception as error:  # of any kind: a thread that ended would learn no more
+                    said = "%s: online learning goes on after: %s", learner.name, error
+                    _log.warning(*said, exc_info=not isinstance(error, EverlearnError))
                     self._stop.wait(1.0)
         for learner in self._learners:
             try:
