@@ -252,3 +252,26 @@ def test_what_is_no_json_is_not_kept() -> None:
     for wrong in (float("nan"), {"a": float("inf")}, [float("nan")], object(), {"a": object()}):
         with pytest.raises((ValueError, TypeError)):
             text_of(wrong)
+
+
+@pytest.mark.parametrize("first", ["prediction", "label"])
+def test_a_label_and_its_named_prediction_in_two_transactions_find_each_other(
+    database: Database, log: FeedbackLog, first: str
+) -> None:
+    label = Label(1, external_id="mine")
+    row = LoggedPrediction(ids.take(1)[0], {"x": 1.0}, {"value": 1}, external_id="mine")
+
+    def say(connection: sa.Connection | None = None) -> None:
+        log.append_labels([label], connection)
+
+    def ask(connection: sa.Connection | None = None) -> None:
+        log.append_predictions([row], connection)
+
+    one, other = (ask, say) if first == "prediction" else (say, ask)
+    thread = threading.Thread(target=other)
+    with database.write() as connection:
+        one(connection)
+        thread.start()
+        thread.join(0.3)  # it waits for the end of this transaction
+    thread.join()
+    assert [row[:2] for row in state_of(database)] == [(1, row.id)]

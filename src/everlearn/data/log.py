@@ -113,11 +113,13 @@ class FeedbackLog:
             who = (number, self.model, name, version, arm, key)
             what = (text_of(features), text_of(output), propensity)
             made.append((*who, *what, arrived if at is None else at, arrived))
+        named = {row.external_id: row.id for row in rows if row.external_id is not None}
+        if named:  # labels of them may be on their way: one of the two has to see the other
+            self._database.in_commit_order(connection, f"labels/{self.model}")
         try:
             insert_many(connection, predictions, PREDICTION, made)
         except sa.exc.IntegrityError as error:
             raise ConflictError("a prediction of this id is logged already") from error
-        named = {row.external_id: row.id for row in rows if row.external_id is not None}
         if named:
             self._wake(connection, named)
 
@@ -288,7 +290,7 @@ class FeedbackLog:
         return memory
 
     def _wake(self, connection: Connection, named: dict[str, int]) -> None:
-        """Give positions to labels that waited for these predictions.
+        """Give positions to labels that waited for these predictions. The log is locked.
 
         Raises:
             ConflictError: an archived prediction has one of the names.
@@ -301,7 +303,6 @@ class FeedbackLog:
         waiting = [row for row in found if row.position is None]
         if not waiting:
             return
-        self._database.in_commit_order(connection, f"labels/{self.model}")
         position = self.head(connection)
         for offset, row in enumerate(sorted(waiting, key=lambda row: row.id), start=1):
             values = {"position": position + offset, "prediction_id": named[row.external_id]}
