@@ -1,8 +1,5 @@
 """Old rows of the feedback log, in Parquet blobs."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from everlearn.base import ConflictError, InputError, NotFoundError, Schema, StorageError
+from everlearn.cli import main
 from everlearn.data.compaction import Bounds, compact, drop
 from everlearn.data.feedback import Label, LoggedPrediction, PredictionIds, id_text
 from everlearn.data.history import append_matured
@@ -27,6 +25,7 @@ from everlearn.storage.database import Database
 from everlearn.storage.schema import archives, labels, models, predictions, review_items
 from everlearn.testing.database import temporary_schema
 from everlearn.workspace import open as open_workspace
+from tests.data.killed import killer
 
 SCHEMA = Schema(target="y", id="id", weight="w")
 DAY = 86_400_000_000
@@ -289,42 +288,83 @@ def make_workspace(folder: Path) -> Path:
     return folder / "w"
 
 
-def run(workspace: Path, *words: str, crash: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "everlearn.cli", "--workspace", str(workspace), *words],
-        env={**os.environ, "EVERLEARN_CRASH": crash, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 def read_all(workspace: Path) -> list[Any]:
     with open_workspace(workspace) as opened:
         return list(opened.model("m").log.read())
 
 
-def test_a_kill_at_any_step_loses_nothing(tmp_path: Path) -> None:
+def test_the_command_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     workspace = make_workspace(tmp_path)
     before = read_all(workspace)
     with open_workspace(workspace) as opened:
         planned = opened.compact("m", dry_run=True)["m"]
         assert (planned["predictions"], planned["labels"]) == (40, 39)
         assert opened.compact(older_than="60d")["m"]["predictions"] == 0
-    for crash in ("archive.written", "archive.deleted"):
-        assert run(workspace, "compact", crash=crash).returncode == -9
-        assert read_all(workspace) == before
-    ended = run(workspace, "compact", "--older-than", "40d")
-    assert "m: 40 predictions and 39 labels archived" in ended.stdout
-    assert read_all(workspace) == before
-    words = ("compact", "m", "--older-than", "40d", "--drop-older-than", "45d")
-    assert run(workspace, *words, crash="archive.dropped").returncode == -9
+    words = ["--workspace", str(workspace), "compact", "--older-than", "40d"]
+    assert main(words) == 0
+    assert "m: 40 predictions and 39 labels archived" in capsys.readouterr().out
     assert read_all(workspace) == before
     with open_workspace(workspace) as opened:
         dropped = opened.compact("m", older_than="40d", drop_older_than="45d")["m"]["dropped"]
     assert dropped == 39, "the newest label stays, and its prediction with it"
     with pytest.raises(NotFoundError):
         read_all(workspace)
+
+
+WORK = """
+from contextlib import closing
+
+import alembic.command, pyarrow.parquet
+from everlearn.data.compaction import Bounds, compact, drop
+from everlearn.data.log import FeedbackLog
+from everlearn.storage.blobs import FolderBlobs
+from everlearn.storage.database import Database
+
+def work(folder, model, before, rows):
+    blobs = FolderBlobs(folder + "/blobs")
+    with closing(Database.open(f"sqlite:///{folder}/workspace.db")) as database:
+        log = FeedbackLog(database, model, blobs)
+        compact(log, blobs, Bounds(before, upto=44), rows=rows)
+        drop(log, blobs, before)
+"""
+
+
+def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, blobs: Blobs, clock: Clock) -> None:
+    url = f"sqlite:///{tmp_path}/workspace.db"
+    with killer(WORK) as run, closing(Database.open(url, clock=clock)) as database:
+        log = made_in(database, blobs)
+        filled(log, clock)
+        before = everything(log, clock, blobs)
+        work = (tmp_path.as_posix(), log.model, clock.at + 1, SEGMENT)
+        for crash, count in (("written", 1), ("deleted", 1), ("deleted", 2), ("moved", 3)):
+            assert run(f"archive.{crash}", count, *work) == -9
+            assert everything(log, clock, blobs) == before
+        assert run("archive.dropped", 1, *work) == -9
+        assert rows_of(log) == (0, 1), "all were moved"
+        assert everything(FeedbackLog(database, log.model, blobs), clock, blobs) == before
+        assert drop(log, blobs, clock.at + 1) > 40
+
+
+def test_no_window_closes_unseen_while_rows_are_archived(tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_text(
+        SPEC.replace(
+            "learner=",
+            'labels=el.LabelPolicy(maturity="10s", negative=0, unlabelled="negative"), learner=',
+        )
+    )
+    clock = Clock()
+
+    def passing() -> int:  # a second, at every look
+        clock.at += 1_000_000
+        return clock.at
+
+    with open_workspace(tmp_path / "w", clock=passing) as workspace:
+        log = workspace.model(tmp_path / "m.py").log
+        ids = [one for _ in range(30) for one in predicted(log, 1)]
+        workspace.compact("m", older_than="0s")
+        clock.at += DAY
+        workspace.compact("m", older_than="0s")
+        assert log.head() == len(ids)
 
 
 def test_labels_that_no_version_took_stay(tmp_path: Path) -> None:

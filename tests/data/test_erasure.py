@@ -1,10 +1,7 @@
 """Erasure of one key's data: nothing of it is left in database, blobs, memory or hold-outs."""
 
 import json
-import os
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -29,6 +26,7 @@ from everlearn.storage.schema import audit, jobs, metadata
 from everlearn.testing.database import temporary_schema
 from everlearn.workspace import Workspace
 from everlearn.workspace import open as open_workspace
+from tests.data.killed import killer
 from tests.serving.local import LocalClient
 
 SECRET = "ann-secret-key"
@@ -224,24 +222,36 @@ def test_a_job_that_has_not_ended_comes_first(workspace: Workspace, tmp_path: Pa
         assert not connection.execute(sa.select(jobs.c.id).where(jobs.c.state.in_(OPEN))).all()
 
 
+WORK = """
+from contextlib import closing
+
+import alembic.command
+from everlearn.learners import LogisticRegression
+from everlearn.data.log import FeedbackLog
+from everlearn.jobs.erasing import Erasing
+from everlearn.jobs.queue import Queue
+from everlearn.registry.registry import Registry
+from everlearn.storage.blobs import FolderBlobs
+from everlearn.storage.database import Database
+from everlearn.storage.parts import PartStore
+
+def work(folder, model, key):
+    blobs = FolderBlobs(folder + "/blobs")
+    with closing(Database.open(f"sqlite:///{folder}/everlearn.db")) as database:
+        erasing = Erasing(Registry(database, PartStore(blobs)), Queue(database))
+        erasing("m", key, FeedbackLog(database, model, blobs))
+"""
+
+
 def test_a_kill_at_any_step_erases_all_or_nothing(tmp_path: Path) -> None:
     (tmp_path / "m.py").write_text(SPEC)
-    with open_workspace(tmp_path / "w") as workspace:
+    with killer(WORK) as run, open_workspace(tmp_path / "w") as workspace:
         handle = workspace.model(tmp_path / "m.py")
         ask(handle, 60, range(10, 20))
         assert handle.update().version == 1
         before = list(handle.log.read())
-        words = [sys.executable, "-m", "everlearn.cli", "-w", str(tmp_path / "w"), "erase", "m"]
-        words += ["--key", SECRET]
-
-        def run(crash: str) -> subprocess.CompletedProcess[str]:
-            environment = {**os.environ, "EVERLEARN_CRASH": crash, "OMP_NUM_THREADS": "1"}
-            return subprocess.run(
-                words, env=environment, capture_output=True, text=True, timeout=120
-            )
-
         for crash in ("erase.prepared", "erase.committing"):
-            assert run(crash).returncode == -9
+            assert run(crash, 1, f"{tmp_path}/w", handle.log.model, SECRET) == -9
             assert list(handle.log.read()) == before and handle.champion() == 1
         report = workspace.erase("m", SECRET)
         assert (report["predictions"], report["version"]) == (10, 2)

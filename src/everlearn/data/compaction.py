@@ -6,6 +6,7 @@ and deletes what is in it. Whoever is killed in between leaves a blob that nothi
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -249,20 +250,23 @@ def _swap(
         made: the row that points at the file.
         erased: how many erasures there were when they were read.
     """
-    with log.database.write() as connection:
+    with suppress(_ChangedError), log.database.write() as connection:
         log.database.in_commit_order(connection, f"labels/{log.model}")
         stays = sa.exists().where(predictions.c.id == labels.c.prediction_id)
         left = sa.select(labels.c.id).where(here, stays).limit(1)
         alone = table is labels and connection.execute(left).first()
-        count = sa.select(sa.func.count()).select_from(table).where(here)
-        if alone or connection.execute(count).scalar() != made["rows"]:
-            return False
-        if _erasures(connection, log.model) != erased:
-            return False
-        connection.execute(sa.delete(table).where(here))
+        if alone or _erasures(connection, log.model) != erased:
+            raise _ChangedError
+        if connection.execute(sa.delete(table).where(here)).rowcount != made["rows"]:
+            raise _ChangedError
         crash_point("archive.deleted")
         connection.execute(sa.insert(archives), [made])
-    return True
+        return True
+    return False
+
+
+class _ChangedError(Exception):
+    """The rows of a segment are not what was read."""
 
 
 def _erasures(connection: Connection, model: int) -> int:

@@ -48,9 +48,10 @@ class Archiving:
         database, log = self._registry.database, self._updates.log(name)
         if forget is not None and not dry_run and self._queue.jobs(name, OPEN):
             raise ConflictError(f"a job of {name!r} has not ended; delete rows after it")
+        now = database.clock()  # before windows are closed: none that closes later is passed over
         if not dry_run:
             self._updates.mature(name, definition.number)
-        taken, now = self._planner.consumed(name), database.clock()
+        taken = self._planner.consumed(name)
         with database.read() as connection:
             limits = bounds(connection, name, definition.model(), taken, now - age, now)
         done = compact(log, self._blobs, limits, dry_run=dry_run)
