@@ -167,3 +167,22 @@ def test_nothing_is_planned_on_a_candidate_that_is_behind(it: Loop) -> None:
     with TestClient(it.workspace.app(["m"], learn=False)) as client:  # a server does what is left
         assert until(lambda: client.get(URL).json()["champion"] == 2)
         assert it.position(client) == 60
+
+
+def test_what_answers_keeps_what_it_learned_until_its_own_thread_follows_a_champion(
+    it: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = it.workspace.app(["m"], learn=False)
+    with TestClient(app) as client:
+        it.teach(client, 60)
+        job = plan(it)
+        last = it.teach(client, 30)
+        assert until(lambda: it.position(client) == last)
+        with monkeypatch.context() as patch:
+            patch.setattr(online.OnlineLearner, "step", lambda learner: False)
+            it.workspace.run(job)
+            it.workspace.registry.promote("m", 2, expected=1, reason="by hand")
+            app.state.models.refresh()
+            assert it.position(client) == last
+        assert until(lambda: app.state.models.predictor("m").served.version == 2)
+        assert it.position(client) == last

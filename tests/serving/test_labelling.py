@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from everlearn.base import ConflictError, InputError
+from everlearn.base import ConflictError, InputError, StorageError
 from everlearn.data.feedback import Label, LoggedPrediction, id_text
 from everlearn.data.log import FeedbackLog
 from everlearn.serving.labelling import log_together
@@ -49,3 +49,22 @@ def test_a_request_that_is_refused_leaves_the_others_as_they_are(log: FeedbackLo
     assert isinstance(last, list)
     assert [first[0].position, last[0].position] == [1, 2]
     assert [row.prediction.id for row in log.read()] == [0, 3]
+
+
+def test_what_was_logged_before_the_database_failed_is_acknowledged(
+    log: FeedbackLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, left = log.database.write, [3]  # all together, then the first two by themselves
+
+    def failing() -> object:
+        left[0] -= 1
+        if left[0] < 0:
+            raise StorageError("full")
+        return write()
+
+    monkeypatch.setattr(log.database, "write", failing)
+    first, wrong, last = log_together(log, [[label(0)], [label(77)], [label(1)]])
+    assert isinstance(first, list)
+    assert isinstance(wrong, InputError)
+    assert isinstance(last, StorageError)
+    assert [row.prediction.id for row in log.read()] == [0]

@@ -141,12 +141,14 @@ class Rollouts:
         met: Mapping[int, str],
     ) -> None:
         """Add what a server counted in the rollout's stage, what the candidate would have answered,
-        by the prediction's id, and the arms of keys, by their digests."""
+        by the prediction's id, and the arms of keys, by their digests: those while it is running.
+        """
         with self._database.write() as connection:
             self._database.in_commit_order(connection, f"rollout/{rollout.id}")
             store.add_traffic(connection, rollout.id, rollout.stage, arms)
             store.add_shadows(connection, rollout.id, shadows)
-            store.add_keys(connection, rollout.id, rollout.stage, met)
+            if store.is_running(connection, rollout.id):
+                store.add_keys(connection, rollout.id, rollout.stage, met)
 
     # --- deciding ---
 
@@ -210,6 +212,7 @@ class Rollouts:
     def _end(
         self, connection: Connection, rollout: Rollout, state: str, decision: Decision
     ) -> Rollout:
+        self._database.in_commit_order(connection, f"rollout/{rollout.id}")
         store.note(connection, rollout.id, rollout.stage, decision)
         store.forget_keys(connection, rollout.id)
         return store.change(connection, rollout, state=state, ended_at=now())

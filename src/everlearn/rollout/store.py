@@ -141,6 +141,12 @@ def running(connection: Connection, model: str) -> Rollout | None:
     return None if row is None else _rollout(row)
 
 
+def is_running(connection: Connection, number: int) -> bool:
+    """Whether a rollout has not ended."""
+    query = sa.select(rollouts.c.state).where(rollouts.c.id == number)
+    return connection.execute(query).scalar() == RUNNING
+
+
 def listed(connection: Connection, model: str) -> list[Rollout]:
     """All rollouts of a model, in their order."""
     query = _of(connection, model).order_by(rollouts.c.id)

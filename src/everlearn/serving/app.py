@@ -161,10 +161,12 @@ class Models:
         return Source(self.versions, self.updates, self.rollouts, tuple(self.predictors), served)
 
     def refresh(self) -> None:
-        """Store what rollouts counted, and have every predictor look whether its champion moved."""
+        """Store what rollouts counted, and look whether champions moved; models that learn online
+        have a thread for that, which follows with what was learned since."""
         for predictor in self.predictors.values():
             predictor.store_counts()
-            predictor.refresh()
+            if predictor.served.position is None:
+                predictor.refresh()
 
 
 def make_app(
@@ -191,11 +193,9 @@ def make_app(
         yield
         for one in beside:
             await run_in_threadpool(one.stop)
-        for predicting, labelling in zip(
-            models.predicting.values(), models.labelling.values(), strict=True
-        ):
-            await predicting.close()
-            await labelling.close()
+        turns: list[Turns[Any, Any]] = [*models.predicting.values(), *models.labelling.values()]
+        for taken in turns:
+            await taken.close()
 
     app = FastAPI(title="everlearn", version="1", lifespan=lifespan)
     app.state.models = models

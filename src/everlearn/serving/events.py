@@ -137,14 +137,18 @@ class Events:
         """What came since a cursor, some of each kind.
 
         Args:
-            told: job → what was last told of it; it is brought up to date.
+            told: job → what was last told of it, of those that changed of late; it is brought up
+                to date.
         """
         events: list[Event] = []
         with self._database.read() as connection:
             for row in _after(connection, alias_history, model, cursor.alias):
                 cursor = replace(cursor, alias=row.pop("id"))
                 events.append(Event("alias", row, cursor))
-            for row in _changed(connection, model, cursor.job):
+            changed = _changed(connection, model, cursor.job)
+            for old in told.keys() - {row["id"] for row in changed}:
+                del told[old]
+            for row in changed:
                 moment = row.pop("changed_at")
                 cursor = replace(cursor, job=max(cursor.job, moment))
                 if told.get(row["id"]) != row:

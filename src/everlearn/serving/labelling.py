@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from everlearn.base import ConflictError, InputError
+from everlearn.base import ConflictError, InputError, StorageError
 from everlearn.data.feedback import Label, Receipt
 from everlearn.data.log import FeedbackLog
 
@@ -16,12 +16,11 @@ def log_together(
 
     Requests of one turn are logged as if they had come one after the other. Where one is refused,
     each is logged by itself.
-
-    Raises:
-        StorageError: nothing was logged.
     """
     try:
         receipts = log.append_labels([label for labels in asked for label in labels])
+    except StorageError as error:
+        return [error for _ in asked]
     except (InputError, ConflictError) as error:
         if len(asked) == 1:
             return [error]
