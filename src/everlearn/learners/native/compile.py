@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -113,21 +112,6 @@ class _Cache(caching.FunctionCache):
     _impl_class = _Implementation
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        found = self._load(sig, target_context)
-        if found is None:
-            _announce("from now on they are kept on disk …")
-            if _wait_for(self.cache_path, self._place(sig)):  # another process compiled it
-                found = self._load(sig, target_context)
-                if found is not None:
-                    _done(self.cache_path, self._place(sig))
-        return found
-
-    def _place(self, sig: Any) -> int:
-        """Stands for one kernel with one signature."""
-        text = f"{self._impl.filename_base} {sig}"
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:5], "big")
-
-    def _load(self, sig: Any, target_context: Any) -> Any:
         found = None
         try:
             with self._locked():
@@ -138,6 +122,8 @@ class _Cache(caching.FunctionCache):
             _log.info("compiled kernels in %s cannot be read: %r", self.cache_path, error)
             with suppress(OSError):
                 self.flush()  # type: ignore[no-untyped-call]
+        if found is None:
+            _announce("from now on they are kept on disk …")
         return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -146,8 +132,6 @@ class _Cache(caching.FunctionCache):
                 super().save_overload(sig, data)  # type: ignore[no-untyped-call]
         except OSError as error:
             _log.info("compiled kernels cannot be kept in %s: %s", self.cache_path, error)
-        finally:
-            _done(self.cache_path, self._place(sig))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -162,39 +146,6 @@ class _Cache(caching.FunctionCache):
             yield
         finally:
             os.close(descriptor)
-
-
-LONGEST_WAIT = 120.0
-"""Seconds after which a kernel is compiled here, whatever another process does."""
-
-
-def _wait_for(folder: str, place: int) -> bool:
-    """Have no other process compile a kernel until `_done`; whether one just did.
-
-    Each kernel is one byte of a file, which the system unlocks when its process ends.
-    """
-    waited = False
-    deadline = time.monotonic() + LONGEST_WAIT
-    with suppress(OSError):
-        while time.monotonic() < deadline:
-            try:
-                fcntl.lockf(_compiling(folder), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-                return waited
-            except BlockingIOError:
-                waited = True
-                time.sleep(0.05)
-    return waited
-
-
-def _done(folder: str, place: int) -> None:
-    with suppress(OSError):
-        fcntl.lockf(_compiling(folder), fcntl.LOCK_UN, 1, place)
-
-
-@cache
-def _compiling(folder: str) -> int:
-    """A file that stays open: closing it would unlock all that this process holds."""
-    return os.open(Path(folder) / "everlearn-compiling.lock", os.O_RDWR | os.O_CREAT, 0o666)
 
 
 class _Nowhere(caching.NullCache):
