@@ -8,19 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from fastapi import FastAPI
 
 import everlearn as el
 from everlearn.base import Decision, NotFoundError
-from everlearn.data.feedback import id_text
+from everlearn.data.compaction import Bounds, compact
+from everlearn.data.feedback import Label, LoggedPrediction, id_text
 from everlearn.data.streams.aside import listed
 from everlearn.data.streams.ingest import intake_of, take_again
 from everlearn.data.streams.intake import Message
 from everlearn.registry.audit import Audit
 from everlearn.serving.access import COOKIE
+from everlearn.serving.console.answers import Answers
 from everlearn.serving.console.desk import _typed
 from everlearn.serving.console.live import Live, changed
 from everlearn.serving.console.words import evidence
+from everlearn.storage.schema import predictions
 from tests.serving.local import LocalClient
 from tests.serving.test_rollouts import Loop, history
 
@@ -124,6 +128,8 @@ def test_a_page_takes_nothing_and_says_who_has_it(client: LocalClient, app: Fast
     assert client.post(f"{PAGE}/review/{two['id']}/answer", data={}).status_code == 422
     assert client.get(f"{PAGE}/review/99").status_code == 404
     assert client.get(f"{place}?seen=<b>").status_code == 422
+    skipped = client.post(f"{PAGE}/review/{two['id']}/skip", data={"seen": "a.²..7"})
+    assert skipped.status_code == 303, "what a form says of former items is read as far as it goes"
 
 
 def test_next_passes_by_what_was_taken(client: LocalClient) -> None:
@@ -236,6 +242,23 @@ def test_a_source_is_believed_again(client: LocalClient, workspace: el.Workspace
     assert workspace.updates.quarantine("m").active() == set()
     assert client.post(action, data={"source": name}).status_code == 409
     assert client.post(action, data={"source": "other"}).status_code == 404
+    assert client.get(f"{PAGE}/do/release?of=a%00b").status_code == 422  # no text of PostgreSQL's
+
+
+def test_answers_of_a_stage_are_whole_or_none(workspace: el.Workspace) -> None:
+    log, numbers = workspace.updates.log("m"), workspace.ids.take(6)
+    said = {"value": 1, "probabilities": {"1": 0.5}}
+    log.append_predictions([LoggedPrediction(number, {"x": 1.0}, said) for number in numbers])
+    log.append_labels([Label(1, id_text(number)) for number in numbers])
+    whole = Answers(workspace.database, log).since(numbers[0])
+    assert [one.prediction for one in whole] == numbers
+    moment = workspace.database.clock() + 1
+    with workspace.database.write() as connection:  # the last two are younger
+        young = sa.update(predictions).where(predictions.c.id >= numbers[4])
+        connection.execute(young.values(arrived_at=moment))
+    assert compact(log, workspace.blobs, Bounds(moment, upto=6)).labels == 4
+    left = Answers(workspace.database, log)
+    assert left.since(numbers[0]) == [] and len(left.read()) == 2
 
 
 def test_messages_are_taken_again(client: LocalClient, workspace: el.Workspace) -> None:

@@ -1,4 +1,4 @@
-"""Traces of requests and jobs, sent by OpenTelemetry to where its environment variables say."""
+"""Traces of requests, sent by OpenTelemetry to where its environment variables say."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def trace(app: Any, service: str = "everlearn") -> None:
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     otel.set_tracer_provider(provider)
     FastAPIInstrumentor.instrument_app(
-        app, tracer_provider=provider, excluded_urls="healthz,readyz,metrics"
+        app, tracer_provider=provider, excluded_urls="/healthz$,/readyz$,/metrics$"
     )

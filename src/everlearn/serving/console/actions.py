@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 WHERE = "in the console"
 
 Action = Literal["promote", "roll-back", "stop", "run", "release", "take-again"]
-Asked = Annotated[str, Query(max_length=1000)]
+Asked = Annotated[str, Query(max_length=1000, pattern=r"^[^\x00]*$")]
 
 
 @dataclass(frozen=True, slots=True)

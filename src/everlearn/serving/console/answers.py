@@ -119,7 +119,10 @@ class Answers:
                 self._position, self._whole = head - KEPT, False
             while self._position < head:
                 upto = min(head, self._position + READ)
-                for row in self._page(self._position, upto):
+                rows = self._page(self._position, upto)
+                if len(rows) < upto - self._position:  # the others are archived
+                    self._whole = False
+                for row in rows:
                     self._add(row)
                 self._position = upto
             return list(self._answers)

@@ -204,7 +204,8 @@ def _chances(output: Json) -> list[tuple[str, float]]:
 
 
 def _behind(seen: str) -> list[int]:
-    return [int(part) for part in seen.split(".") if 0 < len(part) < 19][-BEHIND:]
+    parts = (part for part in seen.split(".") if part.isascii() and part.isdigit())
+    return [int(part) for part in parts if len(part) < 19][-BEHIND:]
 
 
 def _with(seen: str, number: int) -> str:
@@ -222,4 +223,5 @@ def _desk(model: str) -> str:
 
 
 def _place(model: str, number: int, seen: str) -> str:
-    return f"{_desk(model)}/{number}" + (f"?seen={seen}" if seen else "")
+    behind = ".".join(map(str, _behind(seen)))
+    return f"{_desk(model)}/{number}" + (f"?seen={behind}" if behind else "")
