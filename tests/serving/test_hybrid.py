@@ -186,3 +186,20 @@ def test_what_answers_keeps_what_it_learned_until_its_own_thread_follows_a_champ
             assert it.position(client) == last
         assert until(lambda: app.state.models.predictor("m").served.version == 2)
         assert it.position(client) == last
+
+
+def test_no_candidate_is_on_trial_beside_a_model_that_learns_online(tmp_path: Path) -> None:
+    (tmp_path / "first.csv").write_text("x,y\n" + "1,1\n-1,0\n" * 50)
+    (tmp_path / "next.csv").write_text("x,y\n" + "2,1\n-2,0\n" * 50)
+    with el.open(tmp_path / "workspace") as workspace:
+        model = el.Model(
+            "m",
+            learner=el.learners.LogisticRegression(),
+            schema=el.Schema(target="y"),
+            triggers=(el.Online(),),
+            rollout=el.Canary([50]),
+        )
+        handle = workspace.model(model)
+        handle.train(str(tmp_path / "first.csv"))
+        assert handle.train(str(tmp_path / "next.csv")).decision.action == "promote"
+        assert workspace.rollouts.running("m") is None

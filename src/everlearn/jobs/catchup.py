@@ -27,9 +27,14 @@ CATCH_UP = "catch up"
 """What an alias's history says of a candidate that has to."""
 
 
+def is_online(connection: sa.Connection, model: str, definition: int) -> bool:
+    """Whether a model learns online by a definition."""
+    return online_of(definitions.definition(connection, model, definition).model()) is not None
+
+
 def has_to(connection: sa.Connection, model: str, definition: int) -> bool:
     """Whether candidates of a model have to catch up: it learns online, and has labels."""
-    if online_of(definitions.definition(connection, model, definition).model()) is None:
+    if not is_online(connection, model, definition):
         return False
     table = schema.labels.c
     query = sa.select(table.position).where(table.model_id == model_id(connection, model))

@@ -223,9 +223,12 @@ class Runner:
         self, connection: sa.Connection, job: Job, decision: Decision
     ) -> Decision | None:
         """Try a candidate on traffic first, where the model asks for that and there is a champion
-        that it was compared with."""
+        that it was compared with. Beside a model that learns online none is on trial: what it was
+        compared with is not what answers."""
         champion = aliases.current(connection, job.model)
         if self._rollout is None or champion is None or champion != job.base_version:
+            return None
+        if catchup.is_online(connection, job.model, job.plan["definition"]):
             return None
         assert job.version is not None
         number = self._rollout(connection, job.model, job.version, champion, decision.reason)
