@@ -380,6 +380,10 @@ def test_labels_that_no_version_took_stay(tmp_path: Path) -> None:
         assert opened.compact("m", older_than="0s")["m"]["labels"] == 40
         assert handle.update().version == 2
         before = opened.accounts.increment(1)
+        names = [id_text(next(handle.log.read()).prediction.id), "old-3"]
+        told = [opened.accounts.labels(name) for name in names]
         found = opened.compact("m", older_than="0s")["m"]
         assert (found["labels"], found["held"]) == (39, "")
         assert opened.accounts.increment(1) == before
+        assert [opened.accounts.labels(name) for name in names] == told
+        assert [len(one["labels"]) for one in told] == [2, 2]

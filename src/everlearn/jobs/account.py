@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
@@ -74,7 +76,8 @@ class Accounts:
         """What is known of a prediction, and what became of each of its labels.
 
         Args:
-            name: id of the prediction as it was answered, number of a label, or the caller's id.
+            name: id of the prediction as it was answered, number of a label (unless it is
+                archived), or the caller's id.
             model: the only one to look at; all unless given.
 
         Raises:
@@ -82,7 +85,12 @@ class Accounts:
         """
         with self._database.read() as connection:
             said = _said(connection, name, model)
-            asked = _asked(connection, name, model, [row.prediction_id for row in said[:1]])
+            about = said[0].prediction_id if said else None
+            asked = _asked(connection, name, model, [about])
+            if asked is None:
+                called = name if about is None else id_text(about)
+                found = self._archived(connection, called, model)
+                said, asked = (said, None) if found is None else found
         if not said and asked is None:
             raise NotFoundError(f"no prediction and no label is called {name!r}")
         return {
@@ -90,7 +98,7 @@ class Accounts:
             "labels": [_label(row) | self._became(row) for row in said],
         }
 
-    def _became(self, label: Row[Any]) -> Json:
+    def _became(self, label: Any) -> Json:
         """The state of a label, and the reason."""
         if label.position is None:
             return _state("waiting", f"no prediction is called {label.external_id!r} yet")
@@ -118,7 +126,7 @@ class Accounts:
                     return _state(job.state, f"job {job.id} is to learn it") | {"job": job.id}
         return _state("new", "no job has taken it yet: a trigger decides when, or a call of update")
 
-    def _learned(self, row: Row[Any], label: Row[Any], serves: bool) -> Json:
+    def _learned(self, row: Row[Any], label: Any, serves: bool) -> Json:
         """What became of a label that an increment has."""
         fate, reason = self._fates(row).get(label.position - 1, ("set_aside", "it is not kept"))
         told = {
@@ -138,6 +146,24 @@ class Accounts:
         }
 
     # --- inside ---
+
+    def _archived(
+        self, connection: Connection, name: str, model: str | None
+    ) -> tuple[list[Any], Json] | None:
+        """The labels of an archived prediction, as `_said`, and the prediction, as `_asked`."""
+        known = sa.select(schema.models.c.id, schema.models.c.name)
+        for number, owner in connection.execute(known).all():
+            archive = Archive(number, self._parts.blobs)
+            if model not in (None, owner):
+                continue
+            found = list(archive.named(connection, [name]).values())
+            with suppress(InputError):
+                found += archive.predictions(connection, [id_number(name)]).values()
+            for row in found[:1]:
+                older = archive.judging(connection, [row["id"]])
+                said = [SimpleNamespace(**label, model=owner) for label in older]
+                return said + list(_said(connection, id_text(row["id"]), owner)), _about(row, owner)
+        return None
 
     def _fates(self, row: Row[Any]) -> dict[int, tuple[str, str]]:
         """Row of the source → its fate, and the reason; gone over as when it was learned."""
@@ -271,15 +297,20 @@ def _asked(
     for chosen in [table.id.in_(known), *_called(name, table.id, table.external_id)]:
         row = connection.execute(query.where(chosen)).mappings().first()
         if row is not None:
-            names = ("model", "external_id", "version", "arm", "key")
-            return {
-                "id": id_text(row["id"]),
-                **{name: row[name] for name in names},
-                "features": json.loads(row["features"]),
-                "output": json.loads(row["output"]),
-                "at": as_text(row["at"]),
-            }
+            return _about(row, row["model"])
     return None
+
+
+def _about(row: Mapping[Any, Any], model: str) -> Json:
+    """A prediction."""
+    return {
+        "id": id_text(row["id"]),
+        "model": model,
+        **{name: row[name] for name in ("external_id", "version", "arm", "key")},
+        "features": json.loads(row["features"]),
+        "output": json.loads(row["output"]),
+        "at": as_text(row["at"]),
+    }
 
 
 def _called(name: str, ids: Any, names: Any) -> list[sa.ColumnElement[bool]]:
@@ -290,7 +321,7 @@ def _called(name: str, ids: Any, names: Any) -> list[sa.ColumnElement[bool]]:
         return [names == name]
 
 
-def _label(row: Row[Any]) -> dict[str, Json]:
+def _label(row: Any) -> dict[str, Json]:
     names = ("id", "model", "position", "external_id", "kind", "source", "reviewer", "weight")
     shown: dict[str, Json] = {name: getattr(row, name) for name in names}
     shown["value"] = None if row.value is None else json.loads(row.value)
