@@ -138,3 +138,19 @@ def test_more_than_may_wait_are_refused() -> None:
 
     found = asyncio.run(many())
     assert [isinstance(one, OverflowError) for one in found] == [False] * 5 + [True] * 4
+
+
+def test_a_version_that_cannot_be_loaded_keeps_no_other_model_from_its_own(
+    workspace: el.Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, schema = str(tmp_path / "first.csv"), el.Schema(target="late")
+    other = workspace.model(el.Model("n", learner="logistic", schema=schema))
+    models = workspace.app(["m", "n"], learn=False).state.models
+
+    def fails() -> None:
+        raise TypeError("another release of its library")
+
+    monkeypatch.setattr(models.predictor("m"), "refresh", fails)
+    other.train(data)
+    models.refresh()
+    assert [models.predictor(name).served.version for name in "mn"] == [1, 1]

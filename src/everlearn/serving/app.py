@@ -161,12 +161,9 @@ class Models:
         return Source(self.versions, self.updates, self.rollouts, tuple(self.predictors), served)
 
     def refresh(self) -> None:
-        """Store what rollouts counted, and look whether champions moved; models that learn online
-        have a thread for that, which follows with what was learned since."""
+        """Store what rollouts counted, and have every predictor look whether its champion moved."""
         for predictor in self.predictors.values():
-            predictor.store_counts()
-            if predictor.served.position is None:
-                predictor.refresh()
+            predictor.follow()
 
 
 def make_app(

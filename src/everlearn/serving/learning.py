@@ -69,5 +69,6 @@ class Learning:
         while not self._stop.wait(self._pause):
             try:
                 self.look()
-            except EverlearnError as error:
-                _log.warning("learning goes on after an error: %s", error)
+            except Exception as error:  # of any kind: a thread that ended would learn no more
+                trace = not isinstance(error, EverlearnError)
+                _log.warning("learning goes on after an error: %s", error, exc_info=trace)

@@ -118,6 +118,18 @@ class Predictor:
                 before.trial.close()
             return made
 
+    def follow(self) -> None:
+        """Store what was counted of a rollout, and take over what moved. Where that fails, what was
+        before goes on, and the log says why. A model that learns online has a thread of its own for
+        that, which follows with what was learned since."""
+        try:
+            self.store_counts()
+            if self._served.position is None:
+                self.refresh()
+        except Exception as error:
+            said = "%s: version %d goes on: %s", self.name, self._served.version, error
+            _log.warning(*said, exc_info=not isinstance(error, EverlearnError))
+
     def replace(self, served: Served) -> None:
         """Have something else answer, and return when nothing else does."""
         with self._lock:
