@@ -253,8 +253,10 @@ def test_a_kill_at_any_step_erases_all_or_nothing(tmp_path: Path) -> None:
         for crash in ("erase.prepared", "erase.committing"):
             assert run(crash, 1, f"{tmp_path}/w", handle.log.model, SECRET) == -9
             assert list(handle.log.read()) == before and handle.champion() == 1
-        report = workspace.erase("m", SECRET)
-        assert (report["predictions"], report["version"]) == (10, 2)
+        assert run("erase.committed", 1, f"{tmp_path}/w", handle.log.model, SECRET) == -9
+        assert handle.champion() == 2 and leftovers(workspace), "blobs are removed later"
+        report = workspace.erase("m", "somebody else")
+        assert (report["predictions"], report["version"]) == (0, None)
         assert leftovers(workspace) == []
 
 

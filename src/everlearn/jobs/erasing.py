@@ -94,7 +94,8 @@ class Erasing:
         self._database, self._blobs = registry.database, registry.parts.blobs
 
     def __call__(self, name: str, key: str, log: FeedbackLog) -> Json:
-        """Erase the data of one key of a model. Erased once more, nothing is left to be done.
+        """Erase the data of one key of a model. Erased once more, nothing is left to be done; what
+        was killed before the files were removed is finished then.
 
         Features, answers, the key, and values of labels go from the database, from the archive and
         from spooled slices; rows in memory and among the hold-outs go with the versions that have
@@ -113,9 +114,12 @@ class Erasing:
             ConflictError: a job or a rollout has not ended, or others went on changing the model;
                 nothing was erased.
         """
+        self._finish(name)
         for left in reversed(range(TRIES)):
             try:
-                return self._attempt(name, key, log)
+                report = self._attempt(name, key, log)
+                self._finish(name)
+                return report
             except _ChangedError:
                 if not left:
                     raise
@@ -158,6 +162,7 @@ class Erasing:
             if version.number in holding
             for entry in (*_memory(version.manifest).values(), *version.holdouts.values())
         }
+        touched = bool(found.ids or gone or slices.increments or slices.plans)
         with self._database.write() as connection:
             model_id(connection, name, lock=True)
             if _standing(connection, name) != standing:
@@ -167,12 +172,10 @@ class Erasing:
             except ConflictError as error:
                 raise _ChangedError(str(error)) from error
             report["version"] = self._commit(connection, name, slices, holding, made)
-            self._note(connection, name, report)
+            left = {"unremoved": sorted(blob for blob in gone if blob is not None)}
+            self._note(connection, name, report, left if touched else {})
             crash_point("erase.committing")
         crash_point("erase.committed")
-        for job in self._queue.jobs(name, ENDED) if found.ids else ():
-            Checkpoints(self._parts, job).remove()
-        self._remove({blob for blob in gone if blob is not None})
         return report
 
     # --- what has rows of the key ---
@@ -294,10 +297,6 @@ class Erasing:
         for number, plan in slices.plans.items():
             change = sa.update(schema.jobs).where(schema.jobs.c.id == number)
             connection.execute(change.values(plan=plan))
-        if slices.increments or slices.plans:  # what jobs that may be retried kept on their way
-            ended = schema.jobs.c.finished_at.is_not(None)
-            change = sa.update(schema.jobs).where(schema.jobs.c.model_id == key, ended)
-            connection.execute(change.values(checkpoint=None))
         new = None
         if made is not None:
             new = versions.add(
@@ -324,25 +323,46 @@ class Erasing:
         connection.execute(dropped.values(dropped_at=self._database.clock()))
         return new
 
-    def _note(self, connection: Connection, name: str, report: Json) -> None:
-        """Keep the report, and an entry of the audit log; neither has the key in the clear."""
+    def _note(self, connection: Connection, name: str, report: Json, left: Json) -> None:
+        """Keep the report, and an entry of the audit log; neither has the key in the clear.
+
+        Args:
+            left: what `_finish` has to do; nothing where nothing was erased.
+        """
+        key = model_id(connection, name)
         row = {
-            "model_id": model_id(connection, name),
+            "model_id": key,
             "digest": report["digest"],
-            "report": plain(report),
+            "report": plain(report | left),
             "at": self._database.clock(),
         }
         connection.execute(sa.insert(schema.erasures).values(**row))
         detail = {"digest": report["digest"], "predictions": report["predictions"]}
         entry = audit.entry("erase", 200, model=name, detail=detail)
         audit.add_entries(connection, [entry])
+        if left:  # jobs that are retried begin anew: what they kept on their way is removed
+            ended = schema.jobs.c.finished_at.is_not(None)
+            change = sa.update(schema.jobs).where(schema.jobs.c.model_id == key, ended)
+            connection.execute(change.values(checkpoint=None))
 
-    def _remove(self, gone: set[str]) -> None:
-        """Remove blobs that nothing refers to any more, at once."""
+    def _finish(self, name: str) -> None:
+        """Remove, at once, the files that erasures left, also those that were killed before they
+        could: blobs that nothing refers to any more, and what ended jobs kept on their way."""
+        table = schema.erasures
         with self._database.read() as connection:
-            kept = reachable(connection)
-        for blob in gone - kept:
-            self._blobs.delete(blob)
+            key = model_id(connection, name)
+            rows = connection.execute(sa.select(table).where(table.c.model_id == key)).all()
+            rows = [row for row in rows if "unremoved" in row.report]
+            kept = reachable(connection) if rows else set()
+        for row in rows:
+            report = dict(row.report)
+            for job in self._queue.jobs(name, ENDED):
+                Checkpoints(self._parts, job).remove()
+            for blob in set(report.pop("unremoved")) - kept:
+                self._blobs.delete(blob)
+            with self._database.write() as connection:
+                change = sa.update(table).where(table.c.id == row.id)
+                connection.execute(change.values(report=report))
 
 
 class _ChangedError(ConflictError):
