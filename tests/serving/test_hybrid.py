@@ -203,3 +203,28 @@ def test_no_candidate_is_on_trial_beside_a_model_that_learns_online(tmp_path: Pa
         handle.train(str(tmp_path / "first.csv"))
         assert handle.train(str(tmp_path / "next.csv")).decision.action == "promote"
         assert workspace.rollouts.running("m") is None
+
+
+@pytest.mark.parametrize("memory", [el.Everything(), el.Reservoir(40), el.Window(rows=40)])
+@pytest.mark.parametrize("start", ["champion", "scratch"])
+def test_labels_are_corrected_in_memory_whenever_a_tail_looks(
+    tmp_path: Path, memory: object, start: str
+) -> None:
+    it = Loop(tmp_path, strategy=el.Strategy(start=start, memory=memory))
+    with TestClient(it.workspace.app(["m"], learn=False)) as client:
+        x = it.random.normal(size=60)
+        rows = it.ask(client, *x)
+        it.say(client, rows, *(int(value > 0) for value in x))
+        it.say(client, rows[:20], *([1, 0, None, 1] * 5))  # corrected, and taken back
+        last = it.say(client, rows[10:15], *[0, 1, 0, 1, 0])
+        assert until(lambda: it.position(client) == last)
+    log, registry = it.workspace.updates.log("m"), it.workspace.registry
+    version = registry.version("m", 1)
+    digests = set()
+    for step in (1, 7, 1000):
+        tail = Tail.load(registry, "m", version, log, 0)
+        while tail.position < log.head():
+            tail.fold_in(min(log.head(), tail.position + step))
+        digests.add(state_digest(tail.state()))
+    it.workspace.close()
+    assert len(digests) == 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from everlearn.base import (
     under,
 )
 from everlearn.data.feedback import Judged
+from everlearn.data.history import said_before
 from everlearn.data.ids import SeenIds
 from everlearn.data.increment import Reader
 from everlearn.data.join import LOG, LogSource, corrected_ids
@@ -149,9 +151,11 @@ class Tail:
         """The labels up to a position, for this tail and for others that stand where it does."""
         found = []
         for start, stop, rows in groups(self._log, self.position, upto):
-            blobs = MemoryBlobs()
-            part = self.source.part(start, stop, self.fold.columns, blobs, rows)
-            found.append(Labels(part, blobs))
+            labels = self._labels(start, stop, rows)
+            if self.fold.memory is None or not labels.part.options["corrects"]:
+                found.append(labels)
+                continue
+            found += [self._labels(*part) for part in _split(self._log, start, stop, rows)]
         return found
 
     def fold_in(self, upto: int, read: Sequence[Labels] | None = None) -> None:
@@ -198,11 +202,17 @@ class Tail:
             **counts,
         )
 
+    def _labels(self, start: int, stop: int, rows: list[Judged]) -> Labels:
+        blobs = MemoryBlobs()
+        return Labels(self.source.part(start, stop, self.fold.columns, blobs, rows), blobs)
+
     def _fold(self, labels: Labels) -> None:
         columns = self.fold.columns
         gone = corrected_ids(labels.part, columns, labels.blobs)
         if len(gone):
             self.holdouts.drop(gone)
+            if self.fold.memory is not None:  # what was learned since the version is in it too
+                self.fold.memory.settle()
             self.fold.forget(gone)
         reader = Reader(
             [labels.part],
@@ -279,6 +289,19 @@ def groups(log: FeedbackLog, after: int, upto: int) -> Iterator[tuple[int, int, 
         rows.append(row)
     if rows:
         yield start, upto, rows
+
+
+def _split(
+    log: FeedbackLog, start: int, stop: int, rows: list[Judged]
+) -> Iterator[tuple[int, int, list[Judged]]]:
+    """The same labels in parts that begin where a prediction is judged anew: what was learned of it
+    is forgotten right before, wherever the log was looked at."""
+    again = said_before(log, start, stop)
+    places = [at for at, row in enumerate(rows) if at and row.prediction.id in again]
+    for first, last in pairwise([0, *places, len(rows)]):
+        end = stop if last == len(rows) else rows[last - 1].position
+        yield start, end, rows[first:last]
+        start = end
 
 
 def _joined(parts: Sequence[Slice], start: int, stop: int) -> Slice:
