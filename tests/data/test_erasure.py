@@ -225,7 +225,7 @@ def test_a_job_that_has_not_ended_comes_first(workspace: Workspace, tmp_path: Pa
 WORK = """
 from contextlib import closing
 
-import alembic.command
+import alembic.command, numba, pandas, scipy.linalg
 from everlearn.learners import LogisticRegression
 from everlearn.data.log import FeedbackLog
 from everlearn.jobs.erasing import Erasing
@@ -234,6 +234,8 @@ from everlearn.registry.registry import Registry
 from everlearn.storage.blobs import FolderBlobs
 from everlearn.storage.database import Database
 from everlearn.storage.parts import PartStore
+
+numba.core.registry.cpu_target.target_context.refresh()  # what its first call imports
 
 def work(folder, model, key):
     blobs = FolderBlobs(folder + "/blobs")
