@@ -93,3 +93,5 @@ def test_help_and_import_load_nothing_slow() -> None:
     assert not modules_after("import everlearn") & {*SLOW, "typer", "rich", "numpy"}
     loaded = modules_after("from everlearn.cli import main\nmain(['--help'])")
     assert not loaded & set(SLOW)
+    learning = modules_after("import everlearn.workspace")
+    assert not learning & {"sklearn", "scipy", "pandas", "polars", "plotly", "numba", "fastapi"}

@@ -35,7 +35,6 @@ from everlearn.jobs.online import online_of
 from everlearn.jobs.queue import OPEN, Queue
 from everlearn.jobs.widen import grown, widened
 from everlearn.learners.adapt import MANY_CLASSES, as_learner, learner_kind
-from everlearn.learners.growth import can_grow
 from everlearn.registry import aliases, bundle, definitions, lineage, versions
 from everlearn.registry.config import from_config, to_config
 from everlearn.registry.definitions import Definition
@@ -369,7 +368,11 @@ def grows(learner: Any, columns: Columns) -> bool:
     if getattr(made, "per_row", False):
         return True
     estimator = getattr(made, "estimator", None)
-    return made.kind != "classifier" or estimator is None or can_grow(estimator)
+    if made.kind != "classifier" or estimator is None:
+        return True
+    from everlearn.learners.growth import can_grow  # it imports scikit-learn, which takes seconds
+
+    return can_grow(estimator)
 
 
 def _champion(
