@@ -47,7 +47,8 @@ def test_a_comparison_writes_what_scripts_rely_on(
 ) -> None:
     out = tmp_path / "out"
     words = ["--target", "late", "--time", "at", "--label-time", "known", "--every", "7d"]
-    more = ["--strategies", "never,incremental", "--workers", "1", "--out", str(out), "--json"]
+    more = ["--strategies", "never,incremental", "--workers", "1", "--learner", "logistic"]
+    more += ["--out", str(out), "--json"]
     assert main(["compare", str(bills), *words, *more]) == OK
     printed = json.loads(capsys.readouterr().out)
     with (out / "results.csv").open() as file:

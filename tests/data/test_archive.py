@@ -336,8 +336,13 @@ def test_a_kill_at_any_step_loses_nothing(tmp_path: Path, blobs: Blobs, clock: C
         filled(log, clock)
         before = everything(log, clock, blobs)
         work = (tmp_path.as_posix(), log.model, clock.at + 1, SEGMENT)
-        for crash, count in (("written", 1), ("deleted", 1), ("deleted", 2), ("moved", 3)):
-            assert run(f"archive.{crash}", count, *work) == -9
+        for crash, count in (
+            ("archive.written", 1),
+            ("archive.deleted", 1),
+            ("archive.deleted", 2),
+            ("archive.moved", 3),
+        ):
+            assert run(crash, count, *work) == -9
             assert everything(log, clock, blobs) == before
         assert run("archive.dropped", 1, *work) == -9
         assert rows_of(log) == (0, 1), "all were moved"

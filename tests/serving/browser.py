@@ -128,6 +128,7 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Press a key; wherever the focus is, as a keyboard does."""
+        self.wait("document.readyState === 'complete'")  # its script listens by then
         more = {"text": "\r", "windowsVirtualKeyCode": 13} if key == "Enter" else {"text": key}
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, **more)

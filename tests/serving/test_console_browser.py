@@ -157,6 +157,8 @@ def test_a_page_follows_what_happens(server: Server, browser: Browser) -> None:
 
 
 def test_what_an_operator_does_is_asked_first(server: Server, browser: Browser) -> None:
+    said = [{"prediction_id": one, "value": TEAMS[0]} for one in asked(server, 2)]
+    server.post("/v1/models/mail/feedback", {"labels": said})
     browser.open(at(server, "/models/mail"))
     browser.run("document.querySelector('#s-jobs a[href$=\"/do/run\"]').click()")
     browser.wait("!!document.querySelector('main form button')")
@@ -189,7 +191,8 @@ def test_without_scripts_forms_do_it(server: Server, browser: Browser) -> None:
     browser.scripts(on=False)
     try:
         browser.open(at(server, "/models/mail/review"))
-        browser.press("Enter")  # the first button has the focus
+        browser.wait("document.activeElement.matches('button')")
+        browser.press("Enter")
         browser.wait("document.querySelector('[name=choice]') !== null")
         browser.run("document.querySelector('[name=choice]').focus()")
         browser.press("Enter")
