@@ -191,13 +191,6 @@ def test_processes_that_compile_at_once_for_other_types(copy: Copy) -> None:
         assert (found["compiled"], found["values"]) == (0, expected)
 
 
-def test_what_one_process_compiles_the_others_wait_for(copy: Copy) -> None:
-    running = [copy.start() for _ in range(3)]
-    found = [json.loads(process.communicate(timeout=120)[0]) for process in running]
-    assert [one["values"] for one in found] == [[37, 35]] * 3
-    assert sorted(one["compiled"] for one in found) == [0, 0, 1]
-
-
 def test_what_only_others_may_read_is_not_thrown_away(copy: Copy) -> None:
     """A folder may be shared by users whose files are closed to each other (here, to all)."""
     copy.use()

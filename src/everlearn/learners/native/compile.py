@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -68,18 +67,7 @@ def inlined(function: _Function) -> _Function:
 def _compiled(function: _Function, fastmath: set[str], **options: Any) -> _Function:
     compiled: Any = njit(nogil=True, fastmath=fastmath, error_model="numpy", **options)(function)
     try:
-        compiled._cache = cached = _Cache(function)
-        compile_it = compiled._compiler.compile
-
-        def compiled_or_not(*given: Any) -> Any:
-            """Have nobody wait for what fails to compile."""
-            try:
-                return compile_it(*given)
-            except BaseException:
-                cached.is_compiled()
-                raise
-
-        compiled._compiler.compile = compiled_or_not
+        compiled._cache = _Cache(function)  # type: ignore[no-untyped-call]
     except RuntimeError:  # there is no folder that can be written to
         compiled._cache = _Nowhere()
     return cast(_Function, compiled)
@@ -123,30 +111,7 @@ class _Cache(caching.FunctionCache):
 
     _impl_class = _Implementation
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function)  # type: ignore[no-untyped-call]
-        self._compiling: list[int] = []
-
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        found = self._load(sig, target_context)
-        if found is None:
-            _announce("from now on they are kept on disk …")
-            text = f"{self._impl.filename_base} {sig}"
-            place = int.from_bytes(hashlib.sha256(text.encode()).digest()[:5], "big")
-            waited = _wait_for(self.cache_path, place)
-            self._compiling.append(place)
-            if waited:  # another process compiled it
-                found = self._load(sig, target_context)
-        if found is not None:
-            self.is_compiled()
-        return found
-
-    def is_compiled(self) -> None:
-        """What this process said that it compiles is there, or cannot be."""
-        while self._compiling:
-            _done(self.cache_path, self._compiling.pop())
-
-    def _load(self, sig: Any, target_context: Any) -> Any:
         found = None
         try:
             with self._locked():
@@ -157,6 +122,8 @@ class _Cache(caching.FunctionCache):
             _log.info("compiled kernels in %s cannot be read: %r", self.cache_path, error)
             with suppress(OSError):
                 self.flush()  # type: ignore[no-untyped-call]
+        if found is None:
+            _announce("from now on they are kept on disk …")
         return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
@@ -165,8 +132,6 @@ class _Cache(caching.FunctionCache):
                 super().save_overload(sig, data)  # type: ignore[no-untyped-call]
         except OSError as error:
             _log.info("compiled kernels cannot be kept in %s: %s", self.cache_path, error)
-        finally:
-            self.is_compiled()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -181,39 +146,6 @@ class _Cache(caching.FunctionCache):
             yield
         finally:
             os.close(descriptor)
-
-
-LONGEST_WAIT = 60.0
-"""Seconds after which a kernel is compiled here, whatever another process does."""
-
-
-def _wait_for(folder: str, place: int) -> bool:
-    """Have no other process compile a kernel until `_done`; whether one just did.
-
-    Each kernel is one byte of a file, which the system unlocks when its process ends.
-    """
-    waited = False
-    deadline = time.monotonic() + LONGEST_WAIT
-    with suppress(OSError):
-        while time.monotonic() < deadline:
-            try:
-                fcntl.lockf(_compiling(folder), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-                return waited
-            except BlockingIOError:
-                waited = True
-                time.sleep(0.05)
-    return waited
-
-
-def _done(folder: str, place: int) -> None:
-    with suppress(OSError):
-        fcntl.lockf(_compiling(folder), fcntl.LOCK_UN, 1, place)
-
-
-@cache
-def _compiling(folder: str) -> int:
-    """A file that stays open: closing it would unlock all that this process holds."""
-    return os.open(Path(folder) / "everlearn-compiling.lock", os.O_RDWR | os.O_CREAT, 0o666)
 
 
 class _Nowhere(caching.NullCache):
