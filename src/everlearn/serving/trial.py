@@ -53,9 +53,9 @@ class Trial:
 
     def is_candidates(self, key: str) -> bool:
         """Whether the candidate answers for a key, which is met."""
-        tried = is_candidates(self.rollout.salt, key, self.stage.share)
+        digest = digest_of(self.rollout.salt, key)
+        tried = is_candidates(digest, self.stage.share)
         if 0.0 < self.stage.share < 1.0 and len(self._known) < KEYS:
-            digest = digest_of(self.rollout.salt, key)
             with self._lock:
                 if digest not in self._known:
                     self._known.add(digest)
