@@ -130,7 +130,7 @@ def file(stream: Stream, path: str) -> Result:
     import everlearn as el
     from everlearn.data.increment import Reader
     from everlearn.data.source import open_sources
-    from everlearn.jobs.plan import resolved_columns
+    from everlearn.jobs.begin import resolved_columns
     from everlearn.learners import as_learner
 
     model = el.Model("online", learner=_linear("sgd"), schema=el.Schema(target="y"))

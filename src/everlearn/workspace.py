@@ -33,9 +33,11 @@ from everlearn.jobs.erasing import Erasing
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.load import load_fold
 from everlearn.jobs.online import online_of
-from everlearn.jobs.plan import Planner, Request
+from everlearn.jobs.plan import Request
+from everlearn.jobs.planner import Planner
 from everlearn.jobs.queue import OPEN, Job, Queue, worker_name
-from everlearn.jobs.run import JobResult, Report, Runner
+from everlearn.jobs.result import JobResult, Report
+from everlearn.jobs.runner import Runner
 from everlearn.jobs.update import NO_LABELS, Updates
 from everlearn.jobs.worker import attempt, work
 from everlearn.registry.aliases import CHAMPION

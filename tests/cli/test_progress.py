@@ -6,7 +6,7 @@ import io
 
 from everlearn.cli.progress import Bar, Lines, display, metric_of
 from everlearn.evaluation.metrics import Metrics
-from everlearn.jobs.run import Progress
+from everlearn.jobs.result import Progress
 
 
 class Step(Progress):

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from everlearn.jobs.run import Progress
+    from everlearn.jobs.result import Progress
 
 SECONDS_BETWEEN_LINES = 0.5
 SECONDS_BETWEEN_FRAMES = 0.1

@@ -21,7 +21,7 @@ from everlearn.cli.progress import display
 
 if TYPE_CHECKING:
     from everlearn.jobs.queue import Job
-    from everlearn.jobs.run import JobResult
+    from everlearn.jobs.result import JobResult
 
 
 def add_to(app: typer.Typer) -> None:

@@ -12,7 +12,7 @@ from everlearn.data.compaction import Bounds, Compacted, compact, drop
 from everlearn.data.feedback import PredictionIds
 from everlearn.data.policy import microseconds
 from everlearn.data.slices import Consumed
-from everlearn.jobs.plan import Planner
+from everlearn.jobs.planner import Planner
 from everlearn.jobs.queue import OPEN, Queue
 from everlearn.jobs.triggers.history import SKEW
 from everlearn.jobs.update import Updates

@@ -12,7 +12,8 @@ from everlearn.data.history import append_matured
 from everlearn.data.join import LogSource
 from everlearn.data.log import FeedbackLog
 from everlearn.data.quarantine import Quarantine
-from everlearn.jobs.plan import Planner, Request
+from everlearn.jobs.plan import Request
+from everlearn.jobs.planner import Planner
 from everlearn.jobs.queue import OPEN, Queue
 from everlearn.jobs.triggers import Facts, store
 from everlearn.jobs.triggers.history import History

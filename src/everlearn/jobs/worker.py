@@ -73,7 +73,7 @@ Result = TypeVar("Result", covariant=True)
 
 
 class Runs(Protocol[Result]):
-    """What carries out a claimed job (`jobs.run.Runner`)."""
+    """What carries out a claimed job (`jobs.runner.Runner`)."""
 
     def __call__(self, job: Job, check: Callable[[], None]) -> Result: ...
 

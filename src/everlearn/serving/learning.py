@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from everlearn.base import EverlearnError
 from everlearn.jobs.queue import Queue
-from everlearn.jobs.run import Runner
+from everlearn.jobs.runner import Runner
 from everlearn.jobs.update import Updates
 from everlearn.jobs.worker import work
 from everlearn.registry.registry import Registry

@@ -31,7 +31,7 @@ from everlearn.data.log import FeedbackLog
 from everlearn.jobs import catchup
 from everlearn.jobs.load import load_fold
 from everlearn.jobs.online import Guard, Online, Tail
-from everlearn.jobs.plan import Planner
+from everlearn.jobs.planner import Planner
 from everlearn.jobs.queue import has_open_job, worker_name
 from everlearn.registry import aliases, leases, versions
 from everlearn.registry.models import model_id, plain
