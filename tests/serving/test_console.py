@@ -229,6 +229,9 @@ def test_ten_thousand_versions_cost_what_thirty_do(workspace: el.Workspace) -> N
         assert len(statements) <= 10
         for read in (queries.jobs, queries.moves):
             assert [row["id"] for row in read(connection, "m", 51)] == list(range(50, 25, -1))
+        del statements[:]
+        assert workspace.updates.unlearned("m") == 0
+        assert len(statements) <= 5
 
 
 def test_lists_are_paged(workspace: el.Workspace) -> None:

@@ -6,8 +6,11 @@ import threading
 
 import sqlalchemy as sa
 
+from everlearn.data.join import LogSource
 from everlearn.data.slices import Consumed
 from everlearn.registry import lineage
+from everlearn.registry.models import model_id
+from everlearn.storage import schema
 
 
 class Ledger:
@@ -35,3 +38,37 @@ class Ledger:
                 found.append((number, consumed))
             self._read[model] = last, found
             return list(found)
+
+
+class Taken:
+    """How far versions learned the feedback log of each model, summed up by the database, so that
+    the first look after a restart costs little however many versions there are."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: dict[str, tuple[int, int]] = {}  # last version that was looked at, position
+
+    def read(self, connection: sa.Connection, model: str) -> int:
+        """The position of the last label that any version of the model took; 0 without one.
+
+        Raises:
+            NotFoundError: there is no such model.
+        """
+        made, learned = schema.versions.c, schema.increments.c
+        key = model_id(connection, model)
+        with self._lock:
+            last, position = self._found.get(model, (0, 0))
+            newest = connection.execute(
+                sa.select(sa.func.max(made.number)).where(made.model_id == key)
+            ).scalar()
+            if newest is None or newest == last:
+                return position
+            query = (
+                sa.select(sa.func.max(learned.stop))
+                .join(schema.versions, made.id == learned.version_id)
+                .where(made.model_id == key, made.number > last, made.number <= newest)
+                .where(learned.slice["kind"].as_string() == LogSource.kind)
+            )
+            position = max(position, connection.execute(query).scalar() or 0)
+            self._found[model] = newest, position
+            return position

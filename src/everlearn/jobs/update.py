@@ -12,6 +12,7 @@ from everlearn.data.history import append_matured
 from everlearn.data.join import LogSource
 from everlearn.data.log import FeedbackLog
 from everlearn.data.quarantine import Quarantine
+from everlearn.jobs.ledger import Taken
 from everlearn.jobs.plan import Request
 from everlearn.jobs.planner import Planner
 from everlearn.jobs.queue import OPEN, Queue
@@ -47,6 +48,7 @@ class Updates:
         self._on_trial = on_trial
         self._database, self._blobs, self._registry = database, blobs, registry
         self._planner, self._queue = planner, queue
+        self._taken_by = Taken()
         self._logs: dict[str, FeedbackLog] = {}
         self._matured: dict[str, int] = {}  # model → moment up to which windows were closed
 
@@ -215,8 +217,8 @@ class Updates:
 
     def _taken(self, name: str) -> int:
         """The position of the last label that a version was learned from."""
-        consumed = self._planner.consumed(name)
-        return max((item.stop for item in consumed if item.kind == LogSource.kind), default=0)
+        with self._database.read() as connection:
+            return self._taken_by.read(connection, name)
 
     def _model(self, name: str, definition: int) -> Model:
         return self._registry.definition(name, definition).model()

@@ -3,6 +3,7 @@ and how its labels came in."""
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -211,12 +212,12 @@ class _Naive:
             return loss_of(metric, said | {"probabilities": None}, value)
         if not self._counts:
             return None
-        chances = None
-        if metric in ("log_loss", "brier"):
-            name = class_name(value)
-            total = self._classes + len(self._counts) + (name not in self._counts)
-            names = {name} if metric == "log_loss" else {*self._counts, name}
-            chances = {one: (self._counts[one] + 1) / total for one in names}
+        chances, name = None, class_name(value)
+        total = self._classes + len(self._counts) + (name not in self._counts)
+        if metric == "log_loss":
+            return -math.log((self._counts[name] + 1) / total)
+        if metric == "brier":
+            chances = {one: (self._counts[one] + 1) / total for one in {*self._counts, name}}
         most = max(self._counts, key=self._counts.__getitem__)
         return loss_of(metric, {"value": most, "probabilities": chances}, value)
 
