@@ -41,6 +41,8 @@ definitions = sa.Table(
     sa.Column("config", sa.JSON, nullable=False),  # learner, schema, strategy, gate, … as JSON
     sa.Column("source", sa.Text),  # text of the file that defined it, if any
     sa.Column("created_at", sa.BigInteger, nullable=False),
+    # of the last label before it: it holds for what is learned online after that one
+    sa.Column("position", sa.BigInteger, nullable=False, server_default="0"),
     sa.UniqueConstraint("model_id", "number"),
 )
 
@@ -293,6 +295,16 @@ quarantined_sources = sa.Table(
     sa.Column("released_at", sa.BigInteger),
 )
 
+quarantine_spans = sa.Table(
+    "quarantine_spans",
+    metadata,
+    sa.Column("model_id", sa.ForeignKey("models.id"), primary_key=True),
+    sa.Column("source", sa.String, primary_key=True),
+    # what it says at positions after the first and up to the second is not learned online
+    sa.Column("after", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("until", sa.BigInteger),  # NULL: it is not released
+)
+
 review_items = sa.Table(
     "review_items",
     metadata,
@@ -364,7 +376,17 @@ archives = sa.Table(
     sa.Column("arrived_at", sa.BigInteger, nullable=False),  # its newest row
     sa.Column("created_at", sa.BigInteger, nullable=False),
     sa.Column("dropped_at", sa.BigInteger),
+    # how many of its names are in `archive_names`; NULL: it was made before there were any
+    sa.Column("named", sa.BigInteger),
     sa.UniqueConstraint("model_id", "kind", "first"),
+)
+
+archive_names = sa.Table(
+    "archive_names",  # in which file a row is that a caller names: a prediction or a label's key
+    metadata,
+    sa.Column("name", sa.BigInteger, primary_key=True, autoincrement=False),  # its hash
+    sa.Column("archive_id", sa.ForeignKey("archives.id"), primary_key=True),
+    sqlite_with_rowid=False,
 )
 
 erasures = sa.Table(
