@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from everlearn.base import ConflictError, InputError, NotFoundError, StorageError
 from everlearn.storage import database as module
 from everlearn.storage.database import Database
-from everlearn.storage.revisions import HEAD
 from everlearn.storage.schema import models
 from everlearn.testing.database import DatabaseSuite, add_model
 
@@ -168,11 +167,6 @@ def test_a_full_disk_is_a_storage_error_and_nothing_is_lost(sqlite: str) -> None
                 connection.execute(sa.select(models.c.name).order_by(models.c.id)).scalars().all()
             )
         assert names == ["kept", "after"]
-
-
-def test_head_is_the_newest_migration() -> None:
-    folder = Path(module.__file__).parent / "migrations" / "versions"
-    assert max(path.name[:4] for path in folder.glob("[0-9]*.py")) == HEAD
 
 
 def test_a_connection_is_used_again(sqlite: str) -> None:
