@@ -11,6 +11,8 @@ import pytest
 
 from everlearn.cli import ERROR, OK, USAGE, main
 
+pytestmark = pytest.mark.xdist_group("compare")  # in one process, kernels are compiled once
+
 CONTRACT = {
     "strategy",
     "rows",

@@ -22,6 +22,9 @@ from everlearn.strategies.reservoir import Reservoir
 from everlearn.strategies.strategy import Strategy
 from tests.compare.histories import drifting, write_csv
 
+pytestmark = pytest.mark.xdist_group("compare")
+"""One process: what learns by default takes a minute to compile, and the results are shared."""
+
 SCHEMA = Schema(target="late", time="when", label_time="known")
 CONTRACT = {"strategy", "rows", "accuracy", "log_loss", "roc_auc", "kappa", "cpu_seconds"}
 CONTRACT |= {"rows_learned", "updates", "peak_memory_mb"}

@@ -132,6 +132,7 @@ def test_the_positive_class_is_the_last_in_order_whichever_came_first(first):
     assert learned.metrics["pr_auc"] == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.xdist_group("compare")  # where the default learner is compiled
 def test_what_is_a_class_and_what_is_a_quantity():
     assert el.learn(None, X, TWO.astype(float)).classes_.tolist() == [0, 1]
     assert el.learn(None, X, X[:, 0])._fold.kind == "regressor"
