@@ -6,9 +6,8 @@ is not learned is set aside with its reason, never dropped.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Container, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +15,10 @@ from blake3 import blake3
 
 from everlearn.base import Columns, Hashes, InputError, Schema, SpecError
 from everlearn.data.compiler import Compiler, wanted
-from everlearn.data.feedback import Judged
 from everlearn.data.history import said_before, said_within
 from everlearn.data.joined import joined
 from everlearn.data.log import FeedbackLog
+from everlearn.data.pages import Page
 from everlearn.data.policy import (
     CONFIRMED,
     OUTRANKED,
@@ -120,18 +119,18 @@ class LogSource:
         """The first rows."""
         if self._sample is None:
             first, head = self._log.first(), self._log.head()
-            rows = list(self._log.read(first, min(first + SAMPLE, head), page=SAMPLE))
-            table = joined([self._meant(row) for row in rows], self._schema)
+            page = self._read(first, min(first + SAMPLE, head))
+            table = joined(self._ruled(page, {}), self._schema)
             self._sample = table.drop_columns([REFUSED, CORRECTS])  # they are no features
         return self._sample
 
     def recent(self) -> pa.Table | None:
         """The last rows; None if there are none."""
         head, first = self._log.head(), self._log.first()
-        rows = list(self._log.read(max(first, head - SAMPLE), head, page=SAMPLE))
-        if not rows:
+        page = self._read(max(first, head - SAMPLE), head)
+        if not len(page):
             return None
-        return joined(rows, self._schema).drop_columns([REFUSED, CORRECTS])
+        return joined(page, self._schema).drop_columns([REFUSED, CORRECTS])
 
     def slice(
         self, known: Sequence[Consumed] = (), columns: Columns | None = None, again: bool = False
@@ -144,32 +143,30 @@ class LogSource:
         return self._spooled(start, stop, self._judge(start, stop), columns, self._blobs)
 
     def part(
-        self,
-        start: int,
-        stop: int,
-        columns: Columns,
-        blobs: BlobStore,
-        rows: Sequence[Judged] | None = None,
+        self, start: int, stop: int, columns: Columns, blobs: BlobStore, page: Page | None = None
     ) -> Slice:
         """The labels with start < position ≤ stop by the policy alone, whatever guards say: what
         they make of a label depends on the labels beside it.
 
         Args:
             blobs: where it is spooled to.
-            rows: these labels, where they were read already, and none judges the same prediction
+            page: these labels, where they were read already, and none judges the same prediction
                 as another one.
         """
-        earlier = said_before(self._log, start, stop) if start else {}
-        if rows is None:
+        before = start > 0 and (page is None or any(page.again))
+        earlier = said_before(self._log, start, stop) if before else {}
+        if page is None:
             judged = self._settle(said_within(self._log, start, stop), earlier)
             return self._spooled(start, stop, judged, columns, blobs)
-        plain = self._policy.plain  # a first label that is alone counts as it is
-        said = {
-            row.prediction.id: [_said(row)]
-            for row in rows
-            if not plain or row.value is None or (earlier and row.prediction.id in earlier)
-        }
-        return self._spooled(start, stop, self._settle(said, earlier), columns, blobs, rows)
+        said = {}
+        if earlier or not self._policy.plain or None in page.value:
+            plain = self._policy.plain  # a first label that is alone counts as it is
+            said = {
+                prediction: [page.said(at)]
+                for at, prediction in enumerate(page.prediction)
+                if not plain or page.value[at] is None or prediction in earlier
+            }
+        return self._spooled(start, stop, self._settle(said, earlier), columns, blobs, page)
 
     def _spooled(
         self,
@@ -178,15 +175,14 @@ class LogSource:
         judged: Judgement,
         columns: Columns | None,
         blobs: BlobStore,
-        read: Sequence[Judged] | None = None,
+        read: Page | None = None,
     ) -> Slice:
         pieces, size, names = [], 0, dict.fromkeys(self.names)
         if columns is not None:  # what no prediction of the slice was given is missing in all rows
             names |= dict.fromkeys(wanted(columns))
-        for rows in _cut(self._log.read(start, stop) if read is None else iter(read), PIECE):
-            if judged.verdicts or not self._policy.plain:
-                rows = [self._ruled(row, judged.verdicts.get(row.position)) for row in rows]
-            table = joined(rows, self._schema, judged.refused, judged.corrects)
+        for page in self._log.pages(start, stop, PIECE) if read is None else [read]:
+            ruled = self._ruled(page, judged.verdicts)
+            table = joined(ruled, self._schema, judged.refused, judged.corrects)
             written = write_table(table)
             names |= dict.fromkeys(table.schema.names)
             pieces.append({"blob": blobs.put(written), "rows": table.num_rows})
@@ -217,16 +213,15 @@ class LogSource:
         Raises:
             InputError: no label had arrived.
         """
+        pages = list(self._log.pages(known=at))
         said: dict[int, list[Said]] = {}
-        for row in self._log.read(known=at):
-            said.setdefault(row.prediction.id, []).append(_said(row))
-        judged = self._settle(said, {})
-        rows = [
-            self._ruled(row, judged.verdicts[row.position])
-            for row in self._log.read(known=at)
-            if row.position in judged.verdicts
-        ]
-        return joined(rows, self._schema).drop_columns([REFUSED, CORRECTS])
+        for page in pages:
+            for place, prediction in enumerate(page.prediction):
+                said.setdefault(prediction, []).append(page.said(place))
+        verdicts = self._settle(said, {}).verdicts
+        chosen = [_among(page, verdicts.keys()) for page in pages]
+        ruled = self._ruled(Page.concat(chosen), verdicts)
+        return joined(ruled, self._schema).drop_columns([REFUSED, CORRECTS])
 
     def released(self, source: str, after: int, upto: int) -> pa.Table | None:
         """The rows of a source that was released: of predictions that it labelled after one
@@ -236,20 +231,21 @@ class LogSource:
         said = said_within(self._log, after, upto)
         with_it = self._settle(said, earlier, held)
         without = self._settle(said, earlier, held | {source})
-        rows = list(self._log.read(after, upto))
-        others = {row.prediction.id for row in rows if row.position in without.verdicts}
-        chosen = [
-            self._ruled(row, verdict)
-            for row in rows
-            if (verdict := with_it.verdicts.get(row.position)) is not None
+        page = self._read(after, upto)
+        others = set(_among(page, without.verdicts.keys()).prediction)
+        chosen = {
+            position: verdict
+            for position, prediction in zip(page.position, page.prediction, strict=True)
+            if (verdict := with_it.verdicts.get(position)) is not None
             and verdict.winner is not None
             and verdict.winner.source == source
-            and row.prediction.id not in others
-            and row.position not in with_it.corrects
-        ]
+            and prediction not in others
+            and position not in with_it.corrects
+        }
         if not chosen:
             return None
-        table = joined(chosen, self._schema).drop_columns([REFUSED, CORRECTS])
+        ruled = self._ruled(_among(page, chosen.keys()), chosen)
+        table = joined(ruled, self._schema).drop_columns([REFUSED, CORRECTS])
         for name in self.names:
             if name not in table.schema.names:
                 table = table.append_column(name, pa.nulls(table.num_rows))
@@ -269,24 +265,19 @@ class LogSource:
             for source, decision in found.suspects.items():
                 self._quarantine.put(source, decision, start)
             if not found.suspects:
-                return Judgement(
-                    {at: one for at, one in judged.verdicts.items() if at not in found.aside},
-                    {**judged.refused, **found.aside},
-                    judged.corrects - found.aside.keys(),
-                )
+                return _without(judged, found.aside)
             held |= found.suspects.keys()
 
     def _candidates(self, start: int, stop: int, judged: Judgement) -> Iterator[Candidate]:
         for row in self._log.read(start, stop):
             verdict = judged.verdicts.get(row.position)
             if verdict is not None and verdict.winner is not None:
-                ruled = self._ruled(row, verdict)
                 yield Candidate(
                     row.position,
                     row.prediction,
                     verdict.winner.source,
-                    ruled.value,
-                    ruled.weight,
+                    verdict.value,
+                    self._weight(verdict, row.prediction.propensity),
                     dated=row.prediction.key is not None
                     or self._schema.time in row.prediction.features,
                 )
@@ -330,18 +321,28 @@ class LogSource:
         """Whether what counted before is the same."""
         return bool(before) and self._policy.settle(before)[1:] == verdict[1:]
 
-    def _ruled(self, row: Judged, verdict: Verdict | None) -> Judged:
-        """The row with the value and the weight that count."""
-        if verdict is None or verdict.winner is None:
-            return self._meant(row)
-        factor = self._policy.factor(row.prediction.propensity, verdict.winner.selection)
-        return row._replace(value=verdict.value, weight=verdict.weight * factor)
+    def _ruled(self, page: Page, verdicts: Mapping[int, Verdict]) -> Page:
+        """The page with the values and the weights that count; where there is no verdict, with
+        what a label means by itself."""
+        if not verdicts and self._policy.plain:
+            return page
+        values, weights = list(page.value), list(page.weight)
+        for place, position in enumerate(page.position):
+            verdict = verdicts.get(position)
+            if verdict is not None and verdict.winner is not None:
+                values[place] = verdict.value
+                weights[place] = self._weight(verdict, page.propensity[place])
+            elif not self._policy.plain:
+                values[place] = self._policy.settle([page.said(place)]).value
+        return replace(page, value=values, weight=weights)
 
-    def _meant(self, row: Judged) -> Judged:
-        """The row with what its label means by itself."""
-        if self._policy.plain:
-            return row
-        return row._replace(value=self._policy.settle([_said(row)]).value)
+    def _weight(self, verdict: Verdict, propensity: float | None) -> float:
+        assert verdict.winner is not None
+        return verdict.weight * self._policy.factor(propensity, verdict.winner.selection)
+
+    def _read(self, after: int, upto: int) -> Page:
+        """The labels with after < position ≤ upto."""
+        return Page.concat(list(self._log.pages(after, upto)))
 
 
 def corrected_ids(part: Slice, columns: Columns, blobs: BlobStore) -> Hashes:
@@ -357,9 +358,14 @@ def corrected_ids(part: Slice, columns: Columns, blobs: BlobStore) -> Hashes:
     return ids
 
 
-def _said(row: Judged) -> Said:
-    return Said(
-        row.position, row.kind, row.source, row.reviewer, row.value, row.weight, row.selection
+def _without(judged: Judgement, aside: Mapping[int, str]) -> Judgement:
+    """What becomes of labels where guards set some of them aside."""
+    if not aside:
+        return judged
+    return Judgement(
+        {at: one for at, one in judged.verdicts.items() if at not in aside},
+        {**judged.refused, **aside},
+        judged.corrects - aside.keys(),
     )
 
 
@@ -372,6 +378,6 @@ def _place(verdict: Verdict, said: Sequence[Said]) -> int:
     return said[-1].position
 
 
-def _cut(rows: Iterator[Judged], size: int) -> Iterator[list[Judged]]:
-    while part := list(islice(rows, size)):
-        yield part
+def _among(page: Page, positions: Container[int]) -> Page:
+    """The rows at some positions."""
+    return page.take([at for at, position in enumerate(page.position) if position in positions])

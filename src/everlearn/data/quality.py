@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,7 +36,8 @@ RARE = 0.01
 UNBELIEVABLE = 1e-6
 """Probability of its label below which a row is an outlier of the loss."""
 
-_BUDGET = np.uint64(0xD1B54A32D192ED03)
+BUDGET = np.uint64(0xD1B54A32D192ED03)
+"""By which ids of predictions are scrambled, where a source is over its budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,7 @@ class _Gathered:
         self.numbers: dict[str, _Cells] = defaultdict(_Cells)
         self.errors = _Cells()
         self.unbelievable: list[int] = []
-        self._answers: list[tuple[int, str, str, bool, float]] = []
+        self._answers: list[tuple[int, Contradicted]] = []
         self._events: set[str] = set()
 
     def add(self, row: Candidate) -> None:
@@ -180,7 +181,7 @@ class _Gathered:
         self.sources[row.position] = (row.source, row.prediction.id, row.weight)
         self._columns(row)
         if guards.duplicates and row.dated:
-            event = _event(row)
+            event = event_of(row)
             if event in self._events:
                 self.aside.setdefault(row.position, TWICE)
             self._events.add(event)
@@ -188,11 +189,7 @@ class _Gathered:
 
     def contradicted(self, aside: Mapping[int, str]) -> Sources:
         """How often each source contradicts what was answered."""
-        seen = [
-            Contradicted(source, label, wrong, confidence)
-            for position, source, label, wrong, confidence in self._answers
-            if position not in aside
-        ]
+        seen = [said for position, said in self._answers if position not in aside]
         if self.errors.values:  # of numbers: an error among the largest tenth
             cells = zip(self.errors.positions, self.errors.values, strict=True)
             kept = [(place, error) for place, error in cells if place not in aside]
@@ -220,7 +217,7 @@ class _Gathered:
         for source, rows in by_source.items():
             if have[source] <= allowed[source]:
                 continue
-            order = mix(np.array([row[1] for row in rows], np.uint64) ^ _BUDGET).argsort()
+            order = mix(np.array([row[1] for row in rows], np.uint64) ^ BUDGET).argsort()
             kept = 0.0
             for place in order.tolist():
                 position, _, weight = rows[place]
@@ -231,42 +228,66 @@ class _Gathered:
         return over
 
     def _columns(self, row: Candidate) -> None:
-        features = row.prediction.features
-        if not isinstance(features, Mapping):
-            return
-        for name, (low, high) in self._guards.ranges.items():
-            value = features.get(name)
-            if value is None or value != value:
-                continue
-            number = _number(value)
-            outside = (
-                number is None
-                or (low is not None and number < low)
-                or (high is not None and number > high)
-            )
-            if outside:
-                self.aside.setdefault(row.position, f"{OUT_OF_RANGE}: {name!r} is {value!r}")
-        if self._guards.spread is None:
-            return
-        for name, value in features.items():
-            if type(value) in (int, float) and abs(value) < float("inf"):
-                self.numbers[name].add(row.position, float(value))
+        reason = believed(self._guards, row)
+        if reason is not None:
+            self.aside.setdefault(row.position, reason)
+        if self._guards.spread is not None:
+            for name, value in numbers_of(row):
+                self.numbers[name].add(row.position, value)
 
     def _answer(self, row: Candidate) -> None:
         """Compare the label with what was answered."""
-        output = row.prediction.output
-        if not isinstance(output, Mapping) or output.get("value") is None:
-            return
-        answered, chances = output["value"], output.get("probabilities")
-        if chances is None and _number(row.value) is not None and _number(answered) is not None:
-            self.errors.add(row.position, abs(float(row.value) - float(answered)))
-            return
-        label = class_name(as_answered(row.value, answered))
-        wrong = label != class_name(answered)
-        confidence = max(chances.values()) if chances else 1.0
-        self._answers.append((row.position, row.source, label, wrong, confidence))
-        if chances and label in chances and chances[label] < UNBELIEVABLE:
+        error, said, unbelievable = compared(row)
+        if error is not None:
+            self.errors.add(row.position, error)
+        if said is not None:
+            self._answers.append((row.position, said))
+        if unbelievable:
             self.unbelievable.append(row.position)
+
+
+def believed(guards: Guards, row: Candidate) -> str | None:
+    """Why a row is out of the ranges that are said; None if it is not."""
+    features = row.prediction.features
+    if not isinstance(features, Mapping):
+        return None
+    for name, (low, high) in guards.ranges.items():
+        value = features.get(name)
+        if value is None or value != value:
+            continue
+        number = _number(value)
+        outside = (
+            number is None
+            or (low is not None and number < low)
+            or (high is not None and number > high)
+        )
+        if outside:
+            return f"{OUT_OF_RANGE}: {name!r} is {value!r}"
+    return None
+
+
+def numbers_of(row: Candidate) -> Iterator[tuple[str, float]]:
+    """The finite numbers among the features of a row, with the names of their columns."""
+    features = row.prediction.features
+    if isinstance(features, Mapping):
+        for name, value in features.items():
+            if type(value) in (int, float) and abs(value) < float("inf"):
+                yield name, float(value)
+
+
+def compared(row: Candidate) -> tuple[float | None, Contradicted | None, bool]:
+    """A label beside the answer that it judges: the error of a number, or whether it contradicts
+    the answered class, and whether the answer gave it next to no probability."""
+    output = row.prediction.output
+    if not isinstance(output, Mapping) or output.get("value") is None:
+        return None, None, False
+    answered, chances = output["value"], output.get("probabilities")
+    if chances is None and _number(row.value) is not None and _number(answered) is not None:
+        return abs(float(row.value) - float(answered)), None, False
+    label = class_name(as_answered(row.value, answered))
+    confidence = max(chances.values()) if chances else 1.0
+    said = Contradicted(row.source, label, label != class_name(answered), confidence)
+    return None, said, chances is not None and chances.get(label, 1.0) < UNBELIEVABLE
 
 
 def allowances(have: Mapping[str, float], budget: float | Mapping[str, float]) -> dict[str, float]:
@@ -320,7 +341,8 @@ def _mark_rare(aside: dict[int, str], positions: Sequence[int], rows: int, reaso
             aside.setdefault(position, reason)
 
 
-def _event(row: Candidate) -> str:
+def event_of(row: Candidate) -> str:
+    """SHA-256 of what makes a row an event: the same one logged twice has it twice."""
     prediction = row.prediction
     said: list[Any] = [prediction.features, prediction.key, prediction.at, row.source, row.value]
     return digest_bytes(canonical_json(said))

@@ -33,6 +33,7 @@ from everlearn.registry.config import (
 from everlearn.registry.models import ensure_model, model_id, now
 from everlearn.registry.spec import load_spec
 from everlearn.storage import schema
+from everlearn.storage.positions import locked_head
 
 __all__ = [
     "Definition",
@@ -61,6 +62,8 @@ class Definition:
         config: what `to_config` made of the `Model`.
         source: text of the spec file, or None.
         created_at: microseconds.
+        position: of the last label of the log before it: it holds for the labels after that one,
+            where they are learned online.
     """
 
     number: int
@@ -68,6 +71,7 @@ class Definition:
     config: Json
     source: str | None
     created_at: int
+    position: int = 0
 
     def model(self) -> Model:
         """The model, rebuilt. Raises `SpecError` where that is not possible in this process."""
@@ -87,9 +91,13 @@ def define(connection: sa.Connection, model: Model, source: str | None = None) -
         source: text of the spec file.
 
     Raises:
-        SpecError: the model cannot be rebuilt from what would be stored, or its learner or schema
-            differs from the champion's and its strategy starts from the champion.
+        SpecError: the model cannot be rebuilt from what would be stored, one of its triggers does
+            not go with the rest of it, or its learner or schema differs from the champion's and
+            its strategy starts from the champion.
     """
+    for trigger in model.triggers:
+        if hasattr(trigger, "check"):
+            trigger.check(model)
     config = equal_when_rebuilt(model, source)
     digest = definition_digest(config, source)
     key = ensure_model(connection, model.name)
@@ -115,6 +123,7 @@ def insert(connection: sa.Connection, model: str, config: Json, source: str | No
         config=config,
         source=source,
         created_at=now(),
+        position=locked_head(connection, key),
     )
     row = {name: getattr(made, name) for name in made.__slots__}
     connection.execute(schema.definitions.insert().values(model_id=key, **row))

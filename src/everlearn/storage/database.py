@@ -32,6 +32,7 @@ from everlearn.base import (
     NotFoundError,
     StorageError,
 )
+from everlearn.storage.positions import hold
 
 Dialect = Literal["sqlite", "postgresql"]
 Clock = Callable[[], int]
@@ -139,9 +140,7 @@ class Database:
             connection: of `write`.
             log: any name, the same for all writers of the same log.
         """
-        if self.dialect == "postgresql":
-            key = sa.func.hashtextextended(sa.func.concat(sa.func.current_schema(), ":", log), 0)
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+        hold(connection, log)
 
     def close(self) -> None:
         """Close the connections that are not in use."""
