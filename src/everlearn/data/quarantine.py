@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -11,7 +12,8 @@ from sqlalchemy.engine import Connection
 from everlearn.base import ConflictError, Decision, Json, NotFoundError
 from everlearn.data.feedback import now
 from everlearn.storage.database import Database
-from everlearn.storage.schema import quarantined_sources
+from everlearn.storage.positions import locked_head
+from everlearn.storage.schema import quarantine_spans, quarantined_sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,25 @@ class Quarantined:
     released_at: int | None
 
 
+class Span(NamedTuple):
+    """Labels of a source that are set aside where every label is learned as it arrives.
+
+    Args:
+        source: its name.
+        after, until: those with after < position ≤ until; None: it is not released.
+    """
+
+    source: str
+    after: int
+    until: int | None
+
+
 class Quarantine:
     """The sources of one model.
+
+    A job looks at who is in quarantine when it is planned. What is learned online may be learned
+    again, from a version on, and has to end alike: so it is kept for good which labels were set
+    aside there, from the last one before a source was found to the last one before its release.
 
     Args:
         database: of the workspace.
@@ -57,24 +76,57 @@ class Quarantine:
         """The names of those that are not released."""
         return {one.source for one in self.sources() if one.released_at is None}
 
-    def put(self, source: str, decision: Decision, after: int) -> None:
+    def spans(self, connection: Connection) -> list[Span]:
+        """What is set aside where labels are learned online."""
+        table = quarantine_spans.c
+        query = sa.select(table.source, table.after, table.until)
+        return [
+            Span(*row) for row in connection.execute(query.where(table.model_id == self._model))
+        ]
+
+    def put(self, source: str, decision: Decision, after: int, online: bool = False) -> None:
         """Set aside what a source says at positions after this one. A source that is in quarantine
-        already stays as it is."""
+        already stays as it is.
+
+        Args:
+            online: it was found at this position of the log, where it holds from; else it holds
+                online from the log's present end. Found there again, nothing happens: it may be
+                released by now.
+        """
+        with self._database.write() as connection:
+            start = after if online else locked_head(connection, self._model)
+            mine = [one for one in self.spans(connection) if one.source == source]
+            if online and any(one.after == start for one in mine):
+                return
+            if online or all(one.until is not None for one in mine):
+                self._hold(connection, source, start, mine)
+            self._show(connection, source, decision, after)
+
+    def _hold(self, connection: Connection, source: str, start: int, mine: Sequence[Span]) -> None:
+        """Begin a span, or go on with one that was ended where it began."""
+        key = {"model_id": self._model, "source": source, "after": start}
+        if all(one.after != start for one in mine):
+            connection.execute(sa.insert(quarantine_spans).values(key))
+            return
+        same = [quarantine_spans.c[name] == value for name, value in key.items()]
+        connection.execute(sa.update(quarantine_spans).where(*same).values(until=None))
+
+    def _show(self, connection: Connection, source: str, decision: Decision, after: int) -> None:
+        """Note for people that a source is in quarantine, unless it is."""
         row: dict[str, Any] = {
             "reason": decision.reason,
             "evidence": {**decision.evidence, "after": after},
             "at": now(),
             "released_at": None,
         }
-        with self._database.write() as connection:
-            known = connection.execute(sa.select(quarantined_sources).where(self._named(source)))
-            before = known.first()
-            if before is None:
-                named = {"model_id": self._model, "source": source}
-                connection.execute(sa.insert(quarantined_sources).values(**named, **row))
-            elif before.released_at is not None:
-                update = sa.update(quarantined_sources).where(self._named(source))
-                connection.execute(update.values(**row))
+        known = connection.execute(sa.select(quarantined_sources).where(self._named(source)))
+        before = known.first()
+        if before is None:
+            named = {"model_id": self._model, "source": source}
+            connection.execute(sa.insert(quarantined_sources).values(**named, **row))
+        elif before.released_at is not None:
+            update = sa.update(quarantined_sources).where(self._named(source))
+            connection.execute(update.values(**row))
 
     def held(self, source: str) -> Quarantined:
         """What a source was or is held for. Raises `NotFoundError`."""
@@ -103,6 +155,11 @@ class Quarantine:
         )
         if connection.execute(update.values(released_at=now())).rowcount != 1:
             raise ConflictError(f"the source {source!r} is released already")
+        spans = quarantine_spans.c
+        held = sa.update(quarantine_spans).where(
+            spans.model_id == self._model, spans.source == source, spans.until.is_(None)
+        )
+        connection.execute(held.values(until=locked_head(connection, self._model)))
         return one
 
     def _named(self, source: str) -> sa.ColumnElement[bool]:

@@ -42,7 +42,8 @@ def model_id(connection: sa.Connection, model: str, *, lock: bool = False) -> in
 
     Args:
         lock: also keep every other transaction from changing this model until the end of this
-            one (on SQLite a writing transaction does so by itself).
+            one (on SQLite a writing transaction does so by itself). Rows that only refer to the
+            model, such as labels, are not kept waiting.
 
     Raises:
         NotFoundError: there is no such model; the message names those that there are.
@@ -51,7 +52,7 @@ def model_id(connection: sa.Connection, model: str, *, lock: bool = False) -> in
     if (model, lock) in known:
         return known[model, lock]
     query = sa.select(models.c.id).where(models.c.name == model)
-    found = connection.execute(query.with_for_update() if lock else query).scalar()
+    found = connection.execute(query.with_for_update(key_share=True) if lock else query).scalar()
     if found is None:
         others = ", ".join(names(connection)) or "none yet"
         raise NotFoundError(f"there is no model {model!r} in this workspace (models: {others})")
