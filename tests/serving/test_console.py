@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 import sqlalchemy as sa
 
@@ -21,8 +20,6 @@ from everlearn.base import Decision, StorageError
 from everlearn.data.slices import Slice
 from everlearn.serving.access import COOKIE
 from everlearn.serving.console import queries
-from everlearn.serving.console.answers import Answer, blocks, sequence
-from everlearn.serving.console.charts import Chart, Line, Node, bars, graph
 from everlearn.storage.schema import alias_history, aliases, increments, jobs, models, versions
 from everlearn.testing.database import temporary_schema
 from tests.serving.local import LocalClient
@@ -339,47 +336,3 @@ def test_no_other_site_signs_anybody_in(client: LocalClient) -> None:
                 follow_redirects=False,
             )  # fmt: skip
             assert answer.status_code == status, (origin, path)
-
-
-def test_blocks_are_means_of_answers_that_follow_each_other() -> None:
-    answers = [
-        Answer(n, 1 if n < 50 else 2, "candidate" if n % 4 == 0 else "champion", float(n), 1.0, n)
-        for n in range(100)
-    ]
-    made = blocks(answers)
-    assert [one.stop for one in made] == [20, 40, 60, 80, 100]
-    assert [one.version for one in made] == [1, 1, 2, 2, 2]
-    champion = [n for n in range(80, 100) if n % 4]
-    assert made[-1].champion == pytest.approx(np.mean(champion))
-    assert made[-1].candidate == pytest.approx(np.mean([80, 84, 88, 92, 96]))
-    assert made[-1].naive == 1.0
-    assert blocks([]) == []
-
-
-def test_a_sequence_ends_where_the_rollout_stands() -> None:
-    random = np.random.default_rng(0)
-    answers = [
-        Answer(n, 1, "candidate" if n % 2 else "champion", float(random.random()), None, n)
-        for n in range(2000)
-    ]
-    path = sequence(answers[1000:], alpha=0.05, zero_one=False)
-    assert path[-1][0] == 500
-    apart = [np.mean([one.loss for one in answers[1000:] if one.arm == arm])
-             for arm in ("candidate", "champion")]  # fmt: skip
-    assert path[-1][1] == pytest.approx(apart[0] - apart[1])
-    assert path[-1][2] < path[-1][1] < path[-1][3]
-
-
-def test_drawings_hold_what_they_are_given() -> None:
-    chart = Chart(EVIL, [Line("champion", [(0.0, 1.0), (1.0, None), (2.0, 3.0)], [EVIL] * 3)],
-                  marks=[(1.0, EVIL)], levels=[(2.0, EVIL)], x_ends=(EVIL, EVIL))  # fmt: skip
-    node = Node(2, 1, "champion", EVIL, f"/{EVIL}")
-    for drawing in (chart.draw(), bars(EVIL, [0, 5], [EVIL, EVIL]), graph([node])):
-        root = ElementTree.fromstring(drawing)
-        assert not list(root.iter("script"))
-        assert "alert" in drawing
-    assert chart.draw().count("<circle") == 2
-    branches = [Node(1, None, "other", "", ""), Node(2, 1, "other", "", ""),
-                Node(3, 1, "other", "", "")]  # fmt: skip
-    places = re.findall(r'<circle[^>]*cy="(\d+)"', graph(branches))
-    assert places[0] == places[1] != places[2]

@@ -36,10 +36,11 @@ def history(path: Path, rows: int, seed: int, right: float = 1.0) -> str:
 class Loop:
     """A served model whose learning is stepped by hand."""
 
-    def __init__(self, folder: Path, rollout: Any) -> None:
+    def __init__(self, folder: Path, rollout: Any, triggers: Any = ()) -> None:
         self.folder = folder
         self.workspace = el.open(folder / "workspace")
-        model = el.Model("m", learner="logistic", schema=el.Schema(target="late"), rollout=rollout)
+        schema = el.Schema(target="late")
+        model = el.Model("m", learner="logistic", schema=schema, rollout=rollout, triggers=triggers)
         self.handle = self.workspace.model(model)
         self.handle.train(history(folder / "first.csv", 2000, seed=0))
         self.app = self.workspace.app(["m"], learn=False)
@@ -51,9 +52,11 @@ class Loop:
         result = self.handle.train(history(self.folder / "next.csv", 2000, seed=1, right=right))
         assert result.decision.action == "try", result.decision
 
-    def traffic(self, client: TestClient, rows: int, users: int = 10_000) -> list[dict[str, Any]]:
+    def traffic(
+        self, client: TestClient, rows: int, users: int = 10_000, shift: float = 0.0
+    ) -> list[dict[str, Any]]:
         """Ask, and say at once what was right."""
-        x = self.random.normal(size=rows)
+        x = self.random.normal(shift, size=rows)
         keys = [f"user {n}" for n in self.random.integers(0, users, rows)]
         body = {"instances": [{"x": float(value)} for value in x], "keys": keys}
         given = client.post(f"{URL}/predict", json=body).json()["predictions"]

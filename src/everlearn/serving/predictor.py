@@ -221,7 +221,7 @@ class Predictor:
                 return Trial(rollout, before.ask)
         version = self._registry.version(self.name, rollout.candidate)
         fold = load_fold(self._registry, self.name, version)
-        return Trial(rollout, lambda rows: _said(fold, rows, Counter()))
+        return Trial(rollout, lambda rows: outputs_of(fold, rows, Counter()))
 
     def _store_counts(self, trial: Trial) -> None:
         arms, shadows, met = trial.collect()
@@ -295,7 +295,7 @@ def _answered(
             said[place] = output
     left = [place for place, output in enumerate(said) if output is None]
     began = time.perf_counter()
-    answers = _said(served.fold, [rows[place] for place in left], ignored)
+    answers = outputs_of(served.fold, [rows[place] for place in left], ignored)
     if trial is not None:
         own = len(rows) - len(tried)
         trial.count(CHAMPION, own, 0, (time.perf_counter() - began) * own / max(1, len(left)))
@@ -307,7 +307,7 @@ def _answered(
     return found
 
 
-def _said(
+def outputs_of(
     fold: Fold | None, rows: Sequence[Mapping[str, Any]], ignored: Counter[str]
 ) -> list[Json]:
     """What a version says of rows: value, and probability of each class as text. Columns that it

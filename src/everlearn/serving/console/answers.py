@@ -19,6 +19,7 @@ from everlearn.data.answers import class_name
 from everlearn.data.log import FeedbackLog
 from everlearn.evaluation.outcomes import loss_of, metric_for
 from everlearn.evaluation.sequences import Moments, difference, mean_bounds
+from everlearn.serving.console.frozen import Frozen
 from everlearn.storage.database import Database
 from everlearn.storage.schema import labels, predictions, shadow_answers
 
@@ -43,6 +44,7 @@ class Answer:
         naive: of what labels before it alone would have made one say; None for the first.
         at: when the label arrived, in microseconds.
         apart: how much larger the loss is of what a candidate in its shadow would have answered.
+        frozen: loss of what the first champion would have answered; None where that is not known.
     """
 
     prediction: int
@@ -52,6 +54,7 @@ class Answer:
     naive: float | None
     at: int
     apart: float | None = None
+    frozen: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Block:
         stop: number of the last answer.
         version: of the champion that gave most of them.
         tried: version of most of the candidate's; None without any.
-        champion, candidate, naive: mean losses; None where there are too few.
+        champion, candidate, naive, frozen: mean losses; None where there are too few.
         at: when the last label arrived.
     """
 
@@ -72,6 +75,7 @@ class Block:
     champion: float | None
     candidate: float | None
     naive: float | None
+    frozen: float | None
     at: int
 
 
@@ -98,10 +102,11 @@ class Answers:
     Args:
         database: of the workspace.
         log: of the model.
+        frozen: its first champion.
     """
 
-    def __init__(self, database: Database, log: FeedbackLog) -> None:
-        self._database, self._log = database, log
+    def __init__(self, database: Database, log: FeedbackLog, frozen: Frozen) -> None:
+        self._database, self._log, self.frozen = database, log, frozen
         self._lock = threading.Lock()
         self._position = 0
         self._naive = _Naive()
@@ -123,8 +128,9 @@ class Answers:
                 rows = self._page(self._position, upto)
                 if len(rows) < upto - self._position:  # the others are archived
                     self._whole = False
+                outputs = self.frozen.outputs([(row.id, row.version) for row in rows])
                 for row in rows:
-                    self._add(row)
+                    self._add(row, outputs.get(row.id))
                 self._position = upto
             return list(self._answers)
 
@@ -157,7 +163,12 @@ class Answers:
         starts = [int((last - spans + 1 + n) * width) for n in range(spans)]
         return Flow(unit, starts, counts.tolist(), (float(median), float(most)))
 
-    def _add(self, row: Any) -> None:
+    def _add(self, row: Any, first: Json) -> None:
+        """Take in one label.
+
+        Args:
+            first: what the first champion would have answered; None where that is not known.
+        """
         self._labels.append((row.arrived_at, max(0, row.said_at - row.asked_at)))
         if row.value is None or row.id in self._judged:
             return
@@ -176,7 +187,10 @@ class Answers:
         if row.shadow is not None:
             shadow = loss_of(self.metric, from_json(row.shadow), value)
             apart = None if shadow is None else shadow - loss
-        answer = Answer(row.id, row.version, row.arm, loss, naive, row.arrived_at, apart)
+        frozen = loss if self.frozen.gave(row.version) else None
+        if first is not None:
+            frozen = loss_of(self.metric, first, value)
+        answer = Answer(row.id, row.version, row.arm, loss, naive, row.arrived_at, apart, frozen)
         self._answers.append(answer)
 
     def _page(self, after: int, upto: int) -> Sequence[Any]:
@@ -249,6 +263,7 @@ def blocks(answers: Sequence[Answer]) -> list[Block]:
                 champion=_mean([one.loss for one in champion]),
                 candidate=_mean([one.loss for one in candidate], 5),
                 naive=_mean([one.naive for one in part if one.naive is not None]),
+                frozen=_mean([one.frozen for one in part if one.frozen is not None], 5),
                 at=part[-1].at,
             )
         )

@@ -19,7 +19,7 @@ class Line:
     """A line of a chart.
 
     Args:
-        kind: its class in the style sheet: "champion", "candidate", "naive" or "edge".
+        kind: its class in the style sheet: "champion", "candidate", "naive", "frozen" or "edge".
         points: x and y; a gap where y is None.
         titles: what is said of each point.
     """
@@ -27,6 +27,26 @@ class Line:
     kind: str
     points: Sequence[Point]
     titles: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Something that happened.
+
+    Args:
+        at: x.
+        text: its name, short.
+        title: what is said of it.
+        kind: its class in the style sheet: "began", named above the drawing, or "drift" or
+            "fired", named within it.
+        link: of a page about it; empty without one.
+    """
+
+    at: float
+    text: str
+    title: str = ""
+    kind: str = "began"
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +70,7 @@ class Chart:
     Args:
         title: for who cannot see it.
         lines: of which each has its own values.
-        marks: x, and what happened there.
+        marks: what happened, in the order of x for each kind.
         levels: horizontal lines, and what they are.
         band: lower and upper edges over x; None for no bound.
         x_ends: what is written at both ends of the axis.
@@ -59,7 +79,7 @@ class Chart:
 
     title: str
     lines: Sequence[Line]
-    marks: Sequence[tuple[float, str]] = ()
+    marks: Sequence[Mark] = ()
     levels: Sequence[tuple[float, str]] = ()
     band: Sequence[tuple[float, float, float]] = ()
     x_ends: tuple[str, str] = ("", "")
@@ -75,9 +95,9 @@ class Chart:
         low, high = self.extent or self._extent()
         steps = ticks(low, high)
         y = Scale(min(low, steps[0]), max(high, steps[-1]), HEIGHT - BOTTOM, TOP)
-        parts = [_axis(y, steps), self._band(x, y), self._levels(y), self._marks(x)]
+        parts = [_axis(y, steps), self._band(x, y), self._levels(y)]
         parts += [_line(line, x, y) for line in self.lines]
-        parts.append(self._level_names(y))
+        parts += [self._marks(x), self._level_names(y)]
         ends = zip((LEFT, WIDTH - RIGHT), ("start", "end"), self.x_ends, strict=True)
         parts += [_text(place, HEIGHT - 8, text, anchor) for place, anchor, text in ends]
         return _svg(parts, self.title)
@@ -114,15 +134,23 @@ class Chart:
         )
 
     def _marks(self, x: Scale) -> Markup:
-        made, free = [], LEFT - 20.0  # a name is left out where it would cover the one before
-        for at, text in self.marks:
-            place = x(at)
-            line = Markup('<line class="mark" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>')
-            made.append(line.format(place, TOP, HEIGHT - BOTTOM))
-            if place >= free:
-                inside = min(place, WIDTH - RIGHT - 8)
-                made.append(_text(inside, TOP - 6, text, "middle", "mark"))
-                free = place + 8.0 * len(text) + 6.0
+        made: list[Markup] = []
+        free: dict[bool, float] = {}  # a name is left out where it would cover the one before
+        for mark in self.marks:
+            place, within = x(mark.at), mark.kind != "began"
+            line = Markup('<line class="mark {0}" x1="{1:.1f}" x2="{1:.1f}" y1="{2}" y2="{3}"/>')
+            parts = [Markup("<title>{}</title>").format(mark.title)]
+            parts.append(line.format(mark.kind, place, TOP, HEIGHT - BOTTOM))
+            if within:
+                parts.append(_diamond(place, HEIGHT - BOTTOM, mark.kind))
+            if place >= free.get(within, LEFT - 20.0):
+                half = 3.6 * len(mark.text)
+                inside = min(max(place, half + 4.0), WIDTH - half - 4.0)
+                y = TOP + 12 if within else TOP - 6
+                parts.append(_text(inside, y, mark.text, "middle", f"mark {mark.kind}"))
+                free[within] = place + 8.0 * len(mark.text) + 6.0
+            shape = '<a href="{}">{}</a>' if mark.link else "<g>{1}</g>"
+            made.append(Markup(shape).format(mark.link, Markup("").join(parts)))
         return Markup("").join(made)
 
 
@@ -232,6 +260,11 @@ def _line(line: Line, x: Scale, y: Scale) -> Markup:
         if value is not None:
             made += dot.format(line.kind, x(at), y(value), title)
     return made
+
+
+def _diamond(x: float, y: float, kind: str) -> Markup:
+    shape = Markup('<path class="mark {}" d="M{:.1f} {:.1f} l6 6 l-6 6 l-6 -6 Z"/>')
+    return shape.format(kind, x, y - 6)
 
 
 def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> Markup:

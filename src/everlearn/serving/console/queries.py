@@ -186,6 +186,13 @@ def triggers(
     return _newest(connection, sa.select(table), table, model, before, limit)
 
 
+def fired(connection: Connection, model: str, since: int, limit: int = 100) -> list[Json]:
+    """Decisions of triggers that asked for a job since a moment (microseconds), newest first."""
+    table = schema.trigger_decisions
+    query = sa.select(table).where(table.c.action == "learn", table.c.at >= since)
+    return _newest(connection, query, table, model, MOST, limit)
+
+
 def rollouts(
     connection: Connection, model: str, before: int = MOST, limit: int = PAGE
 ) -> list[Json]:

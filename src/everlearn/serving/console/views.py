@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 from everlearn.base import Json, NotFoundError
 from everlearn.evaluation.outcomes import ZERO_ONE
@@ -18,16 +17,26 @@ from everlearn.rollout import store
 from everlearn.rollout.judge import QUESTIONS, Arm, Seen, judge
 from everlearn.rollout.rollouts import Rollouts, stage_of, with_traffic
 from everlearn.rollout.store import Rollout
-from everlearn.serving.console import queries, words
-from everlearn.serving.console.answers import Answers, Block, Flow, blocks, sequence
-from everlearn.serving.console.charts import Chart, Line, Node, bars, graph
-from everlearn.serving.console.words import ago, figure, moment, title_of
+from everlearn.serving.console import queries
+from everlearn.serving.console.answers import Answers, blocks, sequence
+from everlearn.serving.console.drawings import (
+    flow_chart,
+    quality_chart,
+    sequence_chart,
+    version_chart,
+    version_graph,
+)
+from everlearn.serving.console.frozen import Frozen
+from everlearn.serving.console.words import title_of
 
 GRAPH = 40
 """Versions in a graph."""
 
 SOME = 8
 """Rows of a list on the page of a model."""
+
+MARKS = 4
+"""Triggers that fired, of those in the chart of quality, whose evidence is shown below it."""
 
 LISTS: dict[str, tuple[Callable[..., list[Json]], str]] = {
     "versions": (queries.versions, "number"),
@@ -61,8 +70,8 @@ class Source:
     def answers_of(self, name: str) -> Answers:
         """What is known of the model's labelled answers."""
         if name not in self.answers:
-            log = self.updates.log(name)
-            self.answers.setdefault(name, Answers(self.registry.database, log))
+            log, frozen = self.updates.log(name), Frozen(self.registry, name)
+            self.answers.setdefault(name, Answers(self.registry.database, log, frozen))
         return self.answers[name]
 
     def check(self, name: str) -> None:
@@ -101,7 +110,8 @@ def model(source: Source, name: str) -> Json:
         }
     running = source.rollouts.running(name)
     parts, flow = blocks(rows), answers.flow(time.time_ns() // 1000)
-    learned = [one for one in shown["triggers"] if one["action"] == "learn"]
+    with source.registry.database.read() as connection:
+        fired = queries.fired(connection, name, parts[0].at) if parts else []
     return shown | {
         "model": name,
         "serving": source.served(name),
@@ -110,7 +120,9 @@ def model(source: Source, name: str) -> Json:
         "metric": title_of(answers.metric),
         "answers": len(rows),
         "recent": parts[-1] if parts else None,
-        "quality": quality_chart(parts, answers.metric, learned),
+        "quality": quality_chart(name, parts, answers.metric, fired),
+        "fired": fired[:MARKS],
+        "frozen": answers.frozen.number if any(p.frozen is not None for p in parts) else None,
         "by_version": version_chart(shown["versions"]),
         "flow": flow,
         "flow_chart": flow_chart(flow) if flow else "",
@@ -222,120 +234,6 @@ def trial(source: Source, name: str, found: Rollout) -> Json:
         "chart": sequence_chart(path, plan.bounds.margin, evidence),
         "decisions": decisions[::-1],
     }  # fmt: skip
-
-
-def quality_chart(parts: Sequence[Block], metric: str | None, learned: Sequence[Json]) -> Any:
-    """Mean losses block by block, with the versions that began to serve, and what fired."""
-    if not parts:
-        return ""
-    marks: list[tuple[float, str]] = []
-    before = None
-    for part in parts:
-        if part.version is not None and part.version != before:
-            marks.append((part.stop, f"v{part.version}"))
-            before = part.version
-    for one in learned:
-        after = [part.stop for part in parts if part.at >= one["at"]]
-        if after and one["at"] >= parts[0].at:
-            marks.append((after[0], words.trigger(one["name"])))
-
-    def line(kind: str, name: str, only: int | None = None) -> Line:
-        points = [
-            (float(part.stop), getattr(part, kind) if only in (None, part.tried) else None)
-            for part in parts
-        ]
-        titles = [f"{name}: {figure(y)} · {moment(part.at)}"
-                  for part, (_, y) in zip(parts, points, strict=True)]  # fmt: skip
-        return Line(kind, points, titles)
-
-    tried = sorted({part.tried for part in parts if part.tried is not None})
-    lines = [line("naive", "baseline"), line("champion", "served")]
-    lines[1:1] = [line("candidate", f"candidate {one}", one) for one in tried]
-    ends = moment(parts[0].at), moment(parts[-1].at)
-    title = f"{title_of(metric)} of labelled answers over time"
-    return Chart(title, lines, sorted(marks), x_ends=ends, zero=True).draw()
-
-
-def version_chart(versions: Sequence[Json]) -> Json:
-    """A metric of the versions, on rows held out where they have them, with its baseline; None
-    for fewer than two."""
-    metric, rows = _figures(versions)
-    if len(rows) < 2:
-        return None
-    lines = []
-    for place, kind in ((2, "naive"), (1, "champion")):
-        points = [(float(row[0]), row[place]) for row in rows]
-        titles = [f"version {row[0]}: {figure(row[place])}" for row in rows]
-        lines.append(Line(kind, points, titles))
-    ends = f"version {rows[0][0]}", f"version {rows[-1][0]}"
-    chart = Chart(f"{title_of(metric)} by version", lines, x_ends=ends).draw()
-    held_out = any((one["metrics"] or {}).get("recent") for one in versions)
-    return {"chart": chart, "metric": title_of(metric), "held_out": held_out}
-
-
-def _figures(versions: Sequence[Json]) -> tuple[str, list[tuple[int, float, float | None]]]:
-    """The metric that versions have, and for each of them: number, value, baseline."""
-    for metric in ("log_loss", "accuracy", "rmse", "mse", "mae"):
-        rows = []
-        for one in reversed(versions):
-            metrics = one["metrics"] or {}
-            where = (metrics.get("recent") or {}).get("candidate") or metrics
-            value = where.get(metric)
-            if not isinstance(value, int | float) or not math.isfinite(value):
-                continue
-            base = ((metrics.get("recent") or metrics).get("baselines") or {}).values()
-            known = [b[metric] for b in base if isinstance(b, dict) and metric in b]
-            best = max(known) if metric == "accuracy" and known else min(known, default=None)
-            rows.append((one["number"], float(value), best))
-        if rows:
-            return metric, rows
-    return "", []
-
-
-def flow_chart(flow: Flow) -> Any:
-    """Labels in each span."""
-    long = flow.unit == "day"
-    names = [moment(start)[:10] if long else moment(start)[5:16] for start in flow.starts]
-    return bars(f"Labels a {flow.unit}", flow.counts, names)
-
-
-def sequence_chart(
-    path: Sequence[tuple[int, float, float, float]], margin: float, evidence: Json
-) -> Any:
-    """The confidence sequence of a stage."""
-    if len(path) < 2:
-        return ""
-    finite = [row for row in path if math.isfinite(row[2]) and math.isfinite(row[3])]
-    last = finite[-1] if finite else (0, 0.0, -2.0 * margin, 2.0 * margin)
-    # the newest bounds are to be read: wider ones before them may leave the drawing
-    reach = 2.5 * max(last[3] - last[1], last[1] - last[2], 1.5 * abs(margin))
-    extent = min(last[1] - reach, -margin), max(last[1] + reach, 1.3 * margin)
-    titles = [f"{n:,} labels: {mean:+.4f} ({low:+.4f} to {high:+.4f})"
-              for n, mean, low, high in path]  # fmt: skip
-    return Chart(
-        "How much larger the candidate's mean loss is, with its bounds",
-        [Line("candidate", [(row[0], row[1]) for row in path], titles)],
-        levels=[(margin, "margin"), (0.0, "")],
-        band=[(n, max(low, extent[0] - 1), min(high, extent[1] + 1)) for n, _, low, high in path],
-        x_ends=(f"{path[0][0]:,} labels", f"{path[-1][0]:,} labels"),
-        extent=extent,
-    ).draw()
-
-
-def version_graph(name: str, versions: Sequence[Json]) -> Any:
-    """Versions and their parents."""
-    if not versions:
-        return ""
-    nodes = []
-    for one in reversed(versions):
-        action = (one["decision"] or {}).get("action", "")
-        kind = next((a for a in ("champion", "candidate") if a in one["aliases"]), None)
-        kind = kind or ("refused" if action == "refuse" else "other")
-        reason = (one["decision"] or {}).get("reason", "")
-        title = f"version {one['number']}, {ago(one['created_at'])}: {action}: {reason}"
-        link = f"/console/models/{quote(name)}/versions/{one['number']}"
-        nodes.append(Node(one["number"], one["parent"], kind, title, link))
-    return graph(nodes)
 
 
 def _said(evidence: Sequence[Json]) -> list[tuple[int, float, float, float]]:
