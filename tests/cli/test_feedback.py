@@ -145,6 +145,30 @@ def test_why_a_label_is_not_learned_yet(trained: Shell) -> None:
     assert "'nothing'" in trained.error
 
 
+def test_archived_labels_are_explained_and_known_as_before(trained: Shell) -> None:
+    other = trained.folder / "other.py"
+    other.write_text(trained.spec.read_text().replace('"bills"', '"other"'))
+    with el.open(trained.workspace) as workspace:
+        workspace.model(str(other))
+    ids = served(trained, 6, name="bill ")
+    path = trained.folder / "labels.jsonl"
+    said = [{"prediction_id": one, "value": n % 2} for n, one in enumerate(ids[:4])]
+    path.write_text("".join(json.dumps(one) + "\n" for one in said))
+    trained("import-feedback", path)
+    update(trained)
+    asked = (ids[0], "bill 1", 3)
+    before = [trained.json("label", "show", one) for one in asked]
+    moved = trained.json("compact", "--older-than", "0s")["bills"]
+    assert (moved["predictions"], moved["labels"]) == (6, 3), "the newest label stays"
+    assert [trained.json("label", "show", one) for one in asked] == before
+    assert trained.json("label", "show", ids[5])["labels"] == []
+    late = {"prediction_id": ids[5], "value": 1, "idempotency_key": "late"}
+    path.write_text("".join(json.dumps(one) + "\n" for one in [*said, late]))
+    assert trained.json("import-feedback", path) == {"logged": 1, "waiting": 0, "known": 4}
+    assert trained.json("import-feedback", path) == {"logged": 0, "waiting": 0, "known": 5}
+    assert only(trained, "bill 5") == ("new", None)
+
+
 def only(shell: Shell, name: str) -> tuple[str, int | None]:
     """State and version of the one label of a prediction."""
     (found,) = shell.json("label", "show", name)["labels"]

@@ -22,7 +22,14 @@ from everlearn.registry.retention import reachable
 from everlearn.storage.blobs import Blobs, FolderBlobs
 from everlearn.storage.copy import backup
 from everlearn.storage.database import Database
-from everlearn.storage.schema import archives, labels, models, predictions, review_items
+from everlearn.storage.schema import (
+    archive_names,
+    archives,
+    labels,
+    models,
+    predictions,
+    review_items,
+)
 from everlearn.testing.database import temporary_schema
 from everlearn.workspace import open as open_workspace
 from tests.data.killed import killer
@@ -188,6 +195,65 @@ def test_what_was_said_of_archived_rows_is_known_and_late_labels_join_them(
         log.append_predictions([LoggedPrediction(1, {"x": 1.0}, None, external_id="first-0")])
     with pytest.raises(InputError, match="no prediction"):
         log.append_labels([Label(1, id_text(77))])
+
+
+class Counted(FolderBlobs):
+    """Blobs that count how many are read."""
+
+    read = 0
+
+    def get(self, digest: str) -> bytes:
+        self.read += 1
+        return super().get(digest)
+
+
+def test_only_files_that_may_have_it_are_opened(
+    log: FeedbackLog, clock: Clock, blobs: Blobs, tmp_path: Path
+) -> None:
+    ids = filled(log, clock)
+    compact(log, blobs, Bounds(clock.at - DAY // 2, upto=22), rows=SEGMENT)
+    assert len(files(log)) == 7
+
+    def opened(*said: Label) -> tuple[list[str], int]:
+        counted = Counted(tmp_path / "blobs")
+        anew = FeedbackLog(log.database, log.model, counted)  # as after a restart
+        return [one.state for one in anew.append_labels(said)], counted.read
+
+    assert opened(Label("x", ids[30], idempotency_key="new")) == (["logged"], 0)
+    assert opened(Label("x", external_id="nobody")) == (["waiting"], 0)
+    assert opened(Label(5 % 2, ids[5], idempotency_key="k5")) == (["known"], 3)
+    assert opened(Label(0, external_id="first-19", source="late")) == (["logged"], 2)
+
+
+def test_files_that_were_made_before_names_were_indexed(
+    log: FeedbackLog, clock: Clock, blobs: Blobs
+) -> None:
+    ids = filled(log, clock)
+    bounds = Bounds(clock.at - DAY // 2, upto=22)
+    compact(log, blobs, bounds, rows=SEGMENT)
+    indexed = names(log)
+    with log.database.write() as connection:
+        connection.execute(sa.delete(archive_names))
+        connection.execute(sa.update(archives).values(named=None))
+    same = Label(5 % 2, ids[5], idempotency_key="k5")
+    assert log.append_labels([same])[0].state == "known", "they are read"
+    compact(log, blobs, bounds)
+    assert names(log) == indexed and len(indexed) == 40
+    assert log.append_labels([same])[0].state == "known"
+    drop(log, blobs, clock.at)
+    kept = {one.id for one in files(log) if one.blob is not None}
+    assert {number for _, number in names(log)} == kept and len(kept) == 1, "one is judged still"
+    assert log.append_labels([Label(1, ids[30], idempotency_key="k5")])[0].state == "logged"
+
+
+def names(log: FeedbackLog) -> list[Any]:
+    with log.database.read() as connection:
+        return sorted(map(tuple, connection.execute(sa.select(archive_names))))
+
+
+def files(log: FeedbackLog) -> list[Any]:
+    with log.database.read() as connection:
+        return list(connection.execute(sa.select(archives)))
 
 
 def spooled(source: LogSource) -> dict[str, Any]:

@@ -13,10 +13,10 @@ import sqlalchemy as sa
 
 import everlearn as el
 from everlearn.base import ConflictError, NotFoundError, StorageError
-from everlearn.data.archive import read_rows
 from everlearn.data.compaction import Bounds, compact
 from everlearn.data.erasure import erase, find
 from everlearn.data.feedback import ERASED, ERASED_DATA, Label, LoggedPrediction, id_text
+from everlearn.data.segments import File
 from everlearn.jobs.queue import OPEN
 from everlearn.registry.retention import collect, drop
 from everlearn.storage.blobs import FolderBlobs
@@ -93,7 +93,7 @@ def leftovers(workspace: Workspace) -> list[str]:
     for info in workspace.blobs.list():
         data = workspace.blobs.get(info.digest)
         if data[:4] == b"PAR1":
-            data = json.dumps(read_rows(data).to_pylist()).encode()
+            data = json.dumps(File(data).table().to_pylist()).encode()
         found += [info.digest for secret in (*secrets, struct.pack("<d", NUMBER)) if secret in data]
     return found
 

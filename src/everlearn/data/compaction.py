@@ -14,11 +14,19 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from everlearn.base import Json, crash_point
-from everlearn.data.archive import TABLES, Kind, write_rows
 from everlearn.data.feedback import now
 from everlearn.data.log import FeedbackLog
+from everlearn.data.segments import NAMES, TABLES, File, Kind, hashed, names_in, write_rows
 from everlearn.storage.blobs import Blobs
-from everlearn.storage.schema import archives, erasures, labels, predictions, review_items
+from everlearn.storage.bulk import insert_many
+from everlearn.storage.schema import (
+    archive_names,
+    archives,
+    erasures,
+    labels,
+    predictions,
+    review_items,
+)
 
 SEGMENT = 20_000
 """Rows in a segment, and in a transaction."""
@@ -90,6 +98,7 @@ def compact(
                 for which in (old, mine)
             ]
         return Compacted(counts[0], counts[1], held=bounds.held)
+    _name_older(log, blobs)
     done = Compacted(held=bounds.held)
     done = _move(log, blobs, "predictions", old, rows, done)
     return _move(log, blobs, "labels", mine, rows, done)
@@ -104,39 +113,57 @@ def drop(log: FeedbackLog, blobs: Blobs, before: int, *, dry_run: bool = False) 
     Args:
         before: microseconds since 1970 UTC.
     """
-    table, gone, count = archives.c, list[str](), 0
-    with log.database.write() as connection:
-        log.database.in_commit_order(connection, f"labels/{log.model}")
-        mine = sa.select(archives).where(table.model_id == log.model, table.blob.is_not(None))
-        found = list(connection.execute(mine.order_by(table.kind, table.first)))
-        chosen = []
-        for row in (row for row in found if row.kind == "labels"):
-            if row.arrived_at >= before:
-                break  # positions are deleted from the start on
-            chosen.append(row)
-        kept = [row for row in found if row.kind == "labels" and row not in chosen]
-        for row in (row for row in found if row.kind == "predictions"):
-            judged = any(one.lowest <= row.last and one.highest >= row.first for one in kept)
-            hot = sa.select(labels.c.id).where(
-                labels.c.model_id == log.model,
-                labels.c.prediction_id >= row.first,
-                labels.c.prediction_id <= row.last,
-            )
-            if row.arrived_at >= before or judged or connection.execute(hot.limit(1)).first():
-                continue
-            chosen.append(row)
-        for row in chosen:
-            count += row.rows
-            gone.append(row.blob)
-        if chosen and not dry_run:
-            numbers = [row.id for row in chosen]
-            change = sa.update(archives).where(table.id.in_(numbers))
-            connection.execute(change.values(blob=None, dropped_at=now()))
-            crash_point("archive.dropped")
+    names: dict[str, list[int]] = {}
+    while True:
+        with log.database.write() as connection:
+            log.database.in_commit_order(connection, f"labels/{log.model}")
+            chosen = _droppable(connection, log, before)
+            known = all(row.blob in names for row in chosen)
+            if known and not dry_run:
+                _forget(connection, chosen, names)
+                crash_point("archive.dropped")
+        if known or dry_run:
+            break
+        names = {row.blob: names_in(File(blobs.get(row.blob)), row.kind) for row in chosen}
     if not dry_run:
-        for blob in gone:
-            blobs.delete(blob)
-    return count
+        for row in chosen:
+            blobs.delete(row.blob)
+    return sum(row.rows for row in chosen)
+
+
+def _droppable(connection: Connection, log: FeedbackLog, before: int) -> list[Any]:
+    """The rows of the segments that may be deleted."""
+    table, chosen = archives.c, list[Any]()
+    mine = sa.select(archives).where(table.model_id == log.model, table.blob.is_not(None))
+    found = list(connection.execute(mine.order_by(table.kind, table.first)))
+    for row in (row for row in found if row.kind == "labels"):
+        if row.arrived_at >= before:
+            break  # positions are deleted from the start on
+        chosen.append(row)
+    kept = [row for row in found if row.kind == "labels" and row not in chosen]
+    for row in (row for row in found if row.kind == "predictions"):
+        judged = any(one.lowest <= row.last and one.highest >= row.first for one in kept)
+        hot = sa.select(labels.c.id).where(
+            labels.c.model_id == log.model,
+            labels.c.prediction_id >= row.first,
+            labels.c.prediction_id <= row.last,
+        )
+        if row.arrived_at < before and not judged and not connection.execute(hot.limit(1)).first():
+            chosen.append(row)
+    return chosen
+
+
+def _forget(connection: Connection, chosen: list[Any], names: dict[str, list[int]]) -> None:
+    """Let segments point at no file; nobody finds rows there by a name any more."""
+    table, index = archives.c, archive_names.c
+    if not chosen:
+        return
+    change = sa.update(archives).where(table.id.in_([row.id for row in chosen]))
+    connection.execute(change.values(blob=None, dropped_at=now()))
+    gone = [{"at": row.id, "called": name} for row in chosen for name in names[row.blob]]
+    here = sa.and_(index.name == sa.bindparam("called"), index.archive_id == sa.bindparam("at"))
+    if gone:
+        connection.execute(sa.delete(archive_names).where(here), gone)
 
 
 # --- which rows ---
@@ -221,8 +248,10 @@ def _move(
             "arrived_at": max(row["arrived_at"] for row in found),
             "created_at": now(),
         }
+        named = [row[NAMES[kind]] for row in found]
+        names = sorted(set(hashed([name for name in named if name is not None])))
         here = sa.and_(which, order >= first, order <= last)
-        if _swap(log, table, here, made, erased):
+        if _swap(log, table, here, made, names, erased):
             crash_point("archive.moved")
             done = replace(
                 done,
@@ -241,6 +270,7 @@ def _swap(
     table: sa.Table,
     here: sa.ColumnElement[bool],
     made: dict[str, Any],
+    names: list[int],
     erased: int,
 ) -> bool:
     """Delete the rows of a segment and point at its file, unless they are not what was read.
@@ -248,6 +278,7 @@ def _swap(
     Args:
         here: the rows.
         made: the row that points at the file.
+        names: hashes by which its rows are found.
         erased: how many erasures there were when they were read.
     """
     with suppress(_ChangedError), log.database.write() as connection:
@@ -260,9 +291,33 @@ def _swap(
         if connection.execute(sa.delete(table).where(here)).rowcount != made["rows"]:
             raise _ChangedError
         crash_point("archive.deleted")
-        connection.execute(sa.insert(archives), [made])
+        row = connection.execute(sa.insert(archives).values(**made, named=len(names)))
+        assert row.inserted_primary_key is not None
+        _add_names(connection, row.inserted_primary_key[0], names)
         return True
     return False
+
+
+def _add_names(connection: Connection, number: int, names: list[int]) -> None:
+    rows = [(name, number) for name in names]
+    insert_many(connection, archive_names, ("name", "archive_id"), rows)
+
+
+def _name_older(log: FeedbackLog, blobs: Blobs) -> None:
+    """Index the segments that were made before names were indexed."""
+    table = archives.c
+    older = sa.select(table.id, table.kind, table.blob).where(
+        table.model_id == log.model, table.blob.is_not(None), table.named.is_(None)
+    )
+    with log.database.read() as connection:
+        found = connection.execute(older).all()
+    for row in found:
+        names = names_in(File(blobs.get(row.blob)), row.kind)
+        with log.database.write() as connection:
+            mine = sa.update(archives).where(table.id == row.id, table.blob == row.blob)
+            mine = mine.where(table.named.is_(None)).values(named=len(names))
+            if connection.execute(mine).rowcount:
+                _add_names(connection, row.id, names)
 
 
 class _ChangedError(Exception):

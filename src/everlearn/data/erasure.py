@@ -17,12 +17,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from everlearn.base import Columns, ConflictError, Hashes, Json
-from everlearn.data.archive import Segment, write_table
 from everlearn.data.compiler import Compiler
 from everlearn.data.convert import Mask
 from everlearn.data.feedback import ERASED, ERASED_DATA
 from everlearn.data.join import LOG
 from everlearn.data.log import FeedbackLog
+from everlearn.data.segments import Segment, write_table
 from everlearn.data.tables import CORRECTS, REFUSED, BlobStore
 from everlearn.data.tables import write_table as write_piece
 from everlearn.storage.bulk import rows_among

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from everlearn.base import InputError, Json
 from everlearn.data.feedback import Label, check, id_number
 from everlearn.data.log import FeedbackLog
+from everlearn.storage.bulk import rows_among
 from everlearn.storage.database import Database
 from everlearn.storage.schema import models, predictions
 
@@ -63,7 +64,7 @@ def import_labels(
             or a prediction that was never made, after those of the batches before it.
     """
     said = list(_read(Path(path), model))
-    homes = _homes(database, said)
+    homes = _homes(database, log, said)
     counts: Counter[str] = Counter({"logged": 0, "waiting": 0, "known": 0})
     placed = [(home, label) for home, (_, label) in zip(homes, said, strict=True)]
     for start in range(0, len(placed), BATCH):
@@ -94,24 +95,31 @@ def moment(value: object) -> int:
     return (zoned - _EPOCH) // dt.timedelta(microseconds=1)
 
 
-def _homes(database: Database, said: Sequence[tuple[str | None, Label]]) -> list[str]:
+def _homes(
+    database: Database,
+    log: Callable[[str], FeedbackLog],
+    said: Sequence[tuple[str | None, Label]],
+) -> list[str]:
     """The model of each label. Raises `InputError` where nothing tells."""
     ids = {
         id_number(label.prediction): label.prediction
         for name, label in said
         if name is None and label.prediction is not None
     }
-    table, found, listed = predictions.c, dict[str, str](), list(ids)
+    found: dict[str, str] = {}
     with database.read() as connection:
-        known = list(connection.execute(sa.select(models.c.name).limit(2)).scalars())
-        for start in range(0, len(listed), 500):
-            query = sa.select(table.id, models.c.name).join(models, models.c.id == table.model_id)
-            part = listed[start : start + 500]
-            for row in connection.execute(query.where(table.id.in_(part))):
-                found[str(ids[row.id])] = row.name
+        query = sa.select(models.c.id, models.c.name)
+        known = {row.id: row.name for row in connection.execute(query)}
+        if len(known) > 1:
+            for row in rows_among(connection, predictions, ("id", "model_id"), "id", ids, None):
+                found[ids[row.id]] = known[row.model_id]
+            for name in known.values():  # what was moved to the archive
+                left = ids.keys() - {id_number(one) for one in found}
+                for number in log(name).archive.predictions(connection, left):
+                    found[ids[number]] = name
+    only = next(iter(known.values())) if len(known) == 1 else None
     homes = []
     for place, (name, label) in enumerate(said, start=1):
-        only = known[0] if len(known) == 1 else None
         home = name or found.get(label.prediction or "") or only
         if home is None:
             raise InputError(f"record {place} names no model, and its prediction is not known")

@@ -76,8 +76,7 @@ class Accounts:
         """What is known of a prediction, and what became of each of its labels.
 
         Args:
-            name: id of the prediction as it was answered, number of a label (unless it is
-                archived), or the caller's id.
+            name: id of the prediction as it was answered, number of a label, or the caller's id.
             model: the only one to look at; all unless given.
 
         Raises:
@@ -163,6 +162,11 @@ class Accounts:
                 older = archive.judging(connection, [row["id"]])
                 said = [SimpleNamespace(**label, model=owner) for label in older]
                 return said + list(_said(connection, id_text(row["id"]), owner)), _about(row, owner)
+            label = archive.label(connection, int(name)) if _is_number(name) else None
+            if label is not None:
+                asked = archive.predictions(connection, [label["prediction_id"]])
+                about = _about(asked[label["prediction_id"]], owner)
+                return [SimpleNamespace(**label, model=owner)], about
         return None
 
     def _fates(self, row: Row[Any]) -> dict[int, tuple[str, str]]:
@@ -279,9 +283,14 @@ def _said(connection: Connection, name: str, model: str | None) -> Sequence[Row[
     named = sa.select(asked.id).where(asked.external_id == name)
     if found := connection.execute(query.where(table.prediction_id.in_(named))).all():
         return found
-    if name.isascii() and name.isdigit() and len(name) < 19:
+    if _is_number(name):
         return connection.execute(query.where(table.id == int(name))).all()
     return []
+
+
+def _is_number(name: str) -> bool:
+    """Whether it may be the number of a label."""
+    return name.isascii() and name.isdigit() and len(name) < 19
 
 
 def _asked(
