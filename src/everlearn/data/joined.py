@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from typing import Any
 
 import pyarrow as pa
 
 from everlearn.base import InputError, Schema
 from everlearn.data.compiler import column_of, records_to_table
-from everlearn.data.feedback import ERASED, ERASED_DATA, Judged, id_text
+from everlearn.data.feedback import ERASED, ERASED_DATA, id_text, values_of
+from everlearn.data.pages import Page
 from everlearn.data.tables import CORRECTS, REFUSED
 
 
 def joined(
-    rows: Sequence[Judged],
+    page: Page,
     schema: Schema,
     refused: Mapping[int, str] = {},
     corrects: Set[int] = frozenset(),
@@ -22,41 +23,51 @@ def joined(
     """A table of labels beside the features of their predictions, one row each, in order.
 
     Args:
-        rows: labels of the log.
+        page: labels of the log.
         schema: names of the columns that are no features.
         refused: position → why that label is not learned.
         corrects: positions of labels that judge anew what was learned before.
     """
-    if not rows:
+    if not len(page):
         raise InputError("the feedback log has no labels yet")
-    asked = [row.prediction for row in rows]
-    table = records_to_table([one.features for one in asked])
+    table = records_to_table(values_of(page.features))
     if not table.num_columns:  # all were erased
-        table = pa.table({REFUSED: pa.nulls(len(rows), pa.string())})
-    made: dict[str, pa.Array] = {}
-    if schema.id is not None:
-        ids = [one.external_id or id_text(one.id) for one in asked]
-        made[schema.id] = column_of(ids, schema.id)
-    if schema.key is not None:
-        made[schema.key] = column_of([one.key for one in asked], schema.key)
-    if schema.weight is not None:
-        made[schema.weight] = column_of([row.weight for row in rows], schema.weight)
-    if schema.target is not None:
-        made[schema.target] = column_of([row.value for row in rows], schema.target)
-    moment = pa.timestamp("us", tz="UTC")
-    if schema.time is not None:
-        made[schema.time] = pa.array([one.at for one in asked], moment)
-    if schema.label_time is not None:
-        made[schema.label_time] = pa.array([row.at for row in rows], moment)
-    for name, column in made.items():
+        table = pa.table({REFUSED: pa.nulls(len(page), pa.string())})
+    for name, column in _labelled(page, schema).items():
         given = name in table.schema.names and name in (schema.time, schema.id, schema.key)
         table = table if given else _with_column(table, name, column)
-    reasons = [refused.get(row.position) for row in rows]
-    if any(one.arm == ERASED for one in asked):
-        pairs = zip(asked, reasons, strict=True)
-        reasons = [ERASED_DATA if one.arm == ERASED else reason for one, reason in pairs]
-    table = _with_column(table, REFUSED, pa.array(reasons, pa.string()))
-    return _with_column(table, CORRECTS, pa.array([row.position in corrects for row in rows]))
+    table = _with_column(table, REFUSED, _reasons(page, refused))
+    marked = [position in corrects for position in page.position]
+    return _with_column(table, CORRECTS, pa.array(marked))
+
+
+def _reasons(page: Page, refused: Mapping[int, str]) -> pa.Array:
+    """(n,) why a label is not learned; null where it is."""
+    if not refused and ERASED not in page.arm:
+        return pa.nulls(len(page), pa.string())
+    pairs = zip(page.position, page.arm, strict=True)
+    reasons = [ERASED_DATA if arm == ERASED else refused.get(at) for at, arm in pairs]
+    return pa.array(reasons, pa.string())
+
+
+def _labelled(page: Page, schema: Schema) -> dict[str, pa.Array]:
+    """The columns that are no features, by their names."""
+    made: dict[str, pa.Array] = {}
+    if schema.id is not None:
+        pairs = zip(page.external_id, page.prediction, strict=True)
+        made[schema.id] = column_of([name or id_text(number) for name, number in pairs], schema.id)
+    if schema.key is not None:
+        made[schema.key] = column_of(page.key, schema.key)
+    if schema.weight is not None:
+        made[schema.weight] = column_of(page.weight, schema.weight)
+    if schema.target is not None:
+        made[schema.target] = column_of(page.value, schema.target)
+    moment = pa.timestamp("us", tz="UTC")
+    if schema.time is not None:
+        made[schema.time] = pa.array(page.asked_at, moment)
+    if schema.label_time is not None:
+        made[schema.label_time] = pa.array(page.at, moment)
+    return made
 
 
 def _with_column(table: pa.Table, name: str, column: Any) -> pa.Table:

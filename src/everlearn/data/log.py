@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from everlearn.base import ConflictError, InputError
-from everlearn.data.archive import Archive, Row
+from everlearn.data.archive import Archive
 from everlearn.data.feedback import (
     ERASED,
     Judged,
@@ -28,10 +28,12 @@ from everlearn.data.feedback import (
     text_of,
     values_of,
 )
+from everlearn.data.pages import Page, archived_row, read_page
+from everlearn.data.segments import Row
 from everlearn.data.tables import BlobStore
 from everlearn.storage.bulk import insert_many, rows_among, take_numbers
 from everlearn.storage.database import Database
-from everlearn.storage.schema import archives, labels, predictions
+from everlearn.storage.schema import archives, erasures, labels, predictions
 
 PREDICTION = (
     "id",
@@ -185,6 +187,12 @@ class FeedbackLog:
         with self._database.read() as connection:
             return self.archive.kept_after(connection)
 
+    def erased(self) -> int:
+        """A number that grows whenever data is erased; see `data.erasure`."""
+        query = sa.select(sa.func.max(erasures.c.id)).where(erasures.c.model_id == self.model)
+        with self._database.read() as connection:
+            return int(connection.execute(query).scalar() or 0)
+
     def judged(self, upto: int, again: tuple[int, int]) -> set[int]:
         """The predictions with a label at a position up to `upto` and another one within `again`
         (after its first, up to its second position)."""
@@ -217,6 +225,23 @@ class FeedbackLog:
             rows = self._page(after, min(upto, after + page), known)
             yield from rows
             after = min(upto, after + page)
+
+    def pages(
+        self, after: int = 0, upto: int | None = None, size: int = 5000, known: int | None = None
+    ) -> Iterator[Page]:
+        """The same labels column by column, without the answers; none of the pages is empty."""
+        upto = self.head() if upto is None else upto
+        while after < upto:
+            stop = min(upto, after + size)
+            with self._database.read() as connection:
+                rows = read_page(connection, self.model, after, stop, known)
+                if len(rows) < stop - after:
+                    older = self.archive.judged(connection, after, stop, known)
+                    rows += [archived_row(label, asked) for label, asked in older]
+                    rows.sort(key=_first)
+            if rows:
+                yield Page.of(rows)
+            after = stop
 
     # --- inside ---
 

@@ -24,12 +24,12 @@ from everlearn.base import (
     prefixed,
     under,
 )
-from everlearn.data.feedback import Judged
 from everlearn.data.history import said_before
 from everlearn.data.ids import SeenIds
 from everlearn.data.increment import Reader
 from everlearn.data.join import LOG, LogSource, corrected_ids
 from everlearn.data.log import FeedbackLog
+from everlearn.data.pages import Page
 from everlearn.data.slices import Slice
 from everlearn.data.tables import BlobStore, MemoryBlobs
 from everlearn.data.tally import Tally
@@ -46,6 +46,9 @@ from everlearn.strategies.strategy import Strategy
 
 MOST = 2000
 """Labels that are compiled together."""
+
+KEPT = 32 << 20
+"""Characters of features that a tail keeps until a version is cut; more are read again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,10 @@ def online_of(model: Model) -> Online | None:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """A part of the log in memory, in which no prediction is judged twice."""
+    """A part of the log in memory, in which no prediction is judged twice: as it was read, and as
+    it is learned."""
 
+    page: Page
     part: Slice
     blobs: MemoryBlobs
 
@@ -122,6 +127,9 @@ class Tail:
         self._log, self._holdout = log, model.holdout
         self._seen = SeenIds(under("ids", fold.others))
         self._tallies: list[Tally] = []
+        self._erased = log.erased()
+        self._kept: list[Page] | None = []
+        self._size = 0
         rows = fold.memory is not None or not getattr(fold.learner, "per_row", False)
         self._chunk = 1 if rows else MOST
 
@@ -142,6 +150,7 @@ class Tail:
         self.fold.settle()
         self.holdouts.settle()
         self.began, self._tallies, self.metrics = self.position, [], Metrics(self.fold.kind)
+        self._kept, self._size, self._erased = [], 0, self._log.erased()
 
     def __len__(self) -> int:
         """Labels since the version."""
@@ -150,12 +159,13 @@ class Tail:
     def read(self, upto: int) -> list[Labels]:
         """The labels up to a position, for this tail and for others that stand where it does."""
         found = []
-        for start, stop, rows in groups(self._log, self.position, upto):
-            labels = self._labels(start, stop, rows)
+        pages = self._log.pages(self.position, upto)
+        for start, stop, page in groups(pages, self.position, upto):
+            labels = self._labels(start, stop, page)
             if self.fold.memory is None or not labels.part.options["corrects"]:
                 found.append(labels)
                 continue
-            found += [self._labels(*part) for part in _split(self._log, start, stop, rows)]
+            found += [self._labels(*part) for part in _split(self._log, start, stop, page)]
         return found
 
     def fold_in(self, upto: int, read: Sequence[Labels] | None = None) -> None:
@@ -167,6 +177,7 @@ class Tail:
         for labels in self.read(upto) if read is None else read:
             self._fold(labels)
             self.position = labels.part.stop
+            self._keep(labels.page)
 
     def state(self) -> State:
         """All that further learning depends on, of a numbered version. It is as if the version was
@@ -184,8 +195,8 @@ class Tail:
             blobs: of the workspace.
         """
         parts = [
-            self.source.part(start, stop, self.fold.columns, blobs, rows)
-            for start, stop, rows in groups(self._log, self.began, self.position)
+            self.source.part(start, stop, self.fold.columns, blobs, page)
+            for start, stop, page in groups(self._pages(), self.began, self.position)
         ]
         part = _joined(parts, self.began, self.position)
         counts = {
@@ -202,9 +213,23 @@ class Tail:
             **counts,
         )
 
-    def _labels(self, start: int, stop: int, rows: list[Judged]) -> Labels:
+    def _labels(self, start: int, stop: int, page: Page) -> Labels:
         blobs = MemoryBlobs()
-        return Labels(self.source.part(start, stop, self.fold.columns, blobs, rows), blobs)
+        return Labels(page, self.source.part(start, stop, self.fold.columns, blobs, page), blobs)
+
+    def _keep(self, page: Page) -> None:
+        """Keep labels for the version that is cut next, unless they are too many."""
+        if self._kept is not None:
+            self._kept.append(page)
+            self._size += sum(map(len, page.features))
+            if self._size > KEPT:
+                self._kept = None
+
+    def _pages(self) -> Iterator[Page]:
+        """The labels since the version: those that were kept, unless data was erased since."""
+        if self._kept is None or self._log.erased() != self._erased:
+            return self._log.pages(self.began, self.position)
+        return iter(self._kept)
 
     def _fold(self, labels: Labels) -> None:
         columns = self.fold.columns
@@ -274,33 +299,45 @@ class Guard:
         self.apart = self.apart.add(apart[np.isfinite(apart)])
 
 
-def groups(log: FeedbackLog, after: int, upto: int) -> Iterator[tuple[int, int, list[Judged]]]:
+def groups(pages: Iterator[Page], after: int, upto: int) -> Iterator[tuple[int, int, Page]]:
     """(start, stop, labels) of consecutive parts of the log in which no prediction is judged twice:
-    folding a part is folding label by label."""
-    rows: list[Judged] = []
+    folding a part is folding label by label. They do not depend on how the pages were cut.
+
+    Args:
+        pages: the labels with after < position ≤ upto.
+    """
+    rest, start = Page.concat([]), after
+    for page in pages:
+        rest = Page.concat([rest, page]) if len(rest) else page
+        while (end := _end(rest.prediction)) < len(rest):
+            stop = rest.position[end] - 1
+            yield start, stop, rest.part(0, end)
+            rest, start = rest.part(end, len(rest)), stop
+    if len(rest):
+        yield start, upto, rest
+
+
+def _end(predictions: Sequence[int]) -> int:
+    """How many of them come before the first one that stands there again; `MOST` at most."""
+    few = predictions[:MOST]
+    if len(set(few)) == len(few):
+        return len(few)
     here: set[int] = set()
-    start = after
-    for row in log.read(after, upto):
-        if row.prediction.id in here or len(rows) == MOST:
-            yield start, row.position - 1, rows
-            start, rows = row.position - 1, []
-            here.clear()
-        here.add(row.prediction.id)
-        rows.append(row)
-    if rows:
-        yield start, upto, rows
+    for place, one in enumerate(few):
+        if one in here:
+            return place
+        here.add(one)
+    return len(few)
 
 
-def _split(
-    log: FeedbackLog, start: int, stop: int, rows: list[Judged]
-) -> Iterator[tuple[int, int, list[Judged]]]:
+def _split(log: FeedbackLog, start: int, stop: int, page: Page) -> Iterator[tuple[int, int, Page]]:
     """The same labels in parts that begin where a prediction is judged anew: what was learned of it
     is forgotten right before, wherever the log was looked at."""
     again = said_before(log, start, stop)
-    places = [at for at, row in enumerate(rows) if at and row.prediction.id in again]
-    for first, last in pairwise([0, *places, len(rows)]):
-        end = stop if last == len(rows) else rows[last - 1].position
-        yield start, end, rows[first:last]
+    places = [at for at, one in enumerate(page.prediction) if at and one in again]
+    for first, last in pairwise([0, *places, len(page)]):
+        end = stop if last == len(page) else page.position[last - 1]
+        yield start, end, page.part(first, last)
         start = end
 
 

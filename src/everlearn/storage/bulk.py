@@ -75,6 +75,20 @@ def rows_among(
     return list(connection.exec_driver_sql(text, given).all())
 
 
+def fetch(connection: Connection, text: str, values: tuple[Any, ...]) -> list[Any]:
+    """What a query finds, as plain tuples.
+
+    Args:
+        text: with a question mark for each value, and no other.
+    """
+    if connection.dialect.name != "sqlite":
+        text = text.replace("?", "%s")
+    result = connection.exec_driver_sql(text, values)
+    rows = list(result.cursor.fetchall())  # without a row of objects for each
+    result.close()
+    return rows
+
+
 @lru_cache
 def _insert(dialect: str, table: str, names: tuple[str, ...]) -> str:
     marks = ", ".join(["?" if dialect == "sqlite" else "%s"] * len(names))
