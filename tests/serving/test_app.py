@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
 import everlearn as el
 from everlearn.serving.turns import Turns
+from everlearn.storage.schema import predictions
 from tests.serving.local import LocalClient as TestClient
 
 URL = "/v1/models/m"
@@ -75,6 +77,44 @@ def test_answers_are_logged_before_they_are_given(
     assert (judged.prediction.key, judged.prediction.external_id) == ("ann", "order-1")
     assert f"{judged.prediction.id:016x}" == one["id"]
     assert judged.prediction.output["value"] == one["output"]
+
+
+def test_chances_are_logged_and_an_answer_that_is_not_logged_has_no_id(
+    client: TestClient, workspace: el.Workspace
+) -> None:
+    asked = [{"x": 1.0}, {"x": 2.0}]
+    answers = predicted(client, *asked, propensities=[0.25, None])
+    said = [
+        {"prediction_id": answers[0]["id"], "value": 1, "selection": 0.1, "kind": "human"},
+        {"prediction_id": answers[1]["id"], "value": 1},
+    ]
+    client.post(f"{URL}/feedback", json={"labels": said})
+    judged = list(workspace.updates.log("m").read())
+    assert [one.prediction.propensity for one in judged] == [0.25, None]
+    assert [one.selection for one in judged] == [0.1, None]
+    unlogged = predicted(client, *asked, log=False, keys=["ann", "bo"])
+    assert [one["id"] for one in unlogged] == [None, None]
+    assert [one["output"] for one in unlogged] == [one["output"] for one in answers]
+    with workspace.database.read() as connection:
+        rows = connection.execute(sa.select(sa.func.count()).select_from(predictions)).scalar()
+    assert rows == 2
+    refused = [
+        {"propensities": [0.5]},
+        {"propensities": [0.5, 0.0]},
+        {"propensities": [0.5, 1.5]},
+        {"log": False, "ids": ["a", "b"]},
+        {"log": False, "propensities": [0.5, 0.5]},
+    ]
+    for body in refused:
+        answer = client.post(f"{URL}/predict", json={"instances": asked, **body})
+        assert answer.status_code == 422, body
+    for chance in (0.0, 1.1, "often"):
+        wrong = {"labels": [said[0] | {"selection": chance}]}
+        assert client.post(f"{URL}/feedback", json=wrong).status_code == 422
+    bodies = client.get("/openapi.json").json()["components"]["schemas"]
+    for body, name in (("PredictBody", "propensities"), ("PredictBody", "log")):
+        assert bodies[body]["properties"][name]["description"]
+    assert "audit" in bodies["LabelBody"]["properties"]["selection"]["description"]
 
 
 @pytest.mark.parametrize(

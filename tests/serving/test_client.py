@@ -59,6 +59,11 @@ def test_the_loop_through_the_client(workspace: el.Workspace) -> None:
         assert client.feedback("m", labels[1:])[0]["state"] == "known"
         assert client.model("m")["labels"] == 2
         assert client.versions("m") == []
+        (chosen,) = client.predict("m", [{"x": 1.0}], propensities=[0.5])
+        assert client.predict("m", [{"x": 1.0}], log=False)[0]["id"] is None
+        client.feedback("m", [{"prediction_id": chosen["id"], "value": 1, "selection": 0.2}])
+        judged = list(workspace.updates.log("m").read(2))
+        assert [(one.prediction.propensity, one.selection) for one in judged] == [(0.5, 0.2)]
 
 
 def test_errors_are_those_of_the_package(workspace: el.Workspace) -> None:

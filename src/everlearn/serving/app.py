@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import gc
 import sys
 import time
@@ -19,6 +18,7 @@ from starlette.concurrency import run_in_threadpool
 
 from everlearn.base import ConflictError, EverlearnError, InputError, Json, NotFoundError
 from everlearn.data.feedback import Label, PredictionIds, Receipt
+from everlearn.data.imports import moment
 from everlearn.data.review import ReviewQueue
 from everlearn.data.reviewers import Reviewers
 from everlearn.jobs.queue import Queue
@@ -115,10 +115,7 @@ class Models:
     async def predict(self, name: str, body: PredictBody) -> Json:
         """Answer, once it is logged."""
         self.predictor(name)
-        for given in (body.keys, body.ids):
-            if given is not None and len(given) != len(body.instances):
-                raise InputError(f"{len(body.instances)} instances, but {len(given)} keys or ids")
-        question = Question(body.instances, body.keys, body.ids)
+        question = _question(body)
         began = time.perf_counter()
         answers = await self.predicting[name].ask(question)
         self.observed.predicted(name, len(answers), time.perf_counter() - began)
@@ -336,6 +333,17 @@ def answer(said: Json) -> Response:
     return Response(to_json(said), media_type="application/json")
 
 
+def _question(body: PredictBody) -> Question:
+    """Raises `InputError` where what is given of rows is not of each, or not of what is logged."""
+    given = {"keys": body.keys, "ids": body.ids, "propensities": body.propensities}
+    for name, values in given.items():
+        if values is not None and len(values) != len(body.instances):
+            raise InputError(f"{len(body.instances)} instances, but {len(values)} {name}")
+    if not body.log and (body.ids or body.propensities):
+        raise InputError('ids and propensities are of answers that are logged, not of "log": false')
+    return Question(body.instances, body.keys, body.ids, body.propensities, body.log)
+
+
 async def _failed(request: Request, error: Exception) -> JSONResponse:
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 503)
     return JSONResponse({"error": str(error)}, status)
@@ -362,19 +370,10 @@ def _label(body: LabelBody) -> Label:
         source=body.source,
         reviewer=body.reviewer,
         weight=body.weight,
-        at=None if body.at is None else _micros(body.at),
+        selection=body.selection,
+        at=None if body.at is None else moment(body.at),
         idempotency_key=body.idempotency_key,
     )
-
-
-def _micros(text: str) -> int:
-    try:
-        moment = dt.datetime.fromisoformat(text)
-    except ValueError as error:
-        raise InputError(f"at={text!r} is no ISO 8601 time") from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=dt.UTC)
-    return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)
 
 
 def serve(app: Any, host: str, port: int) -> None:

@@ -12,6 +12,7 @@ WHOLE = 2**63
 
 Whole = Annotated[int, Field(gt=-WHOLE, lt=WHOLE)]
 Number = Annotated[int, Field(ge=0, lt=2**31)]
+Chance = Annotated[float, Field(gt=0.0, le=1.0)]
 Name = Annotated[str, Field(max_length=1000, pattern=r"^[^\x00]*$")]
 Value = str | bool | Whole | float
 
@@ -19,7 +20,11 @@ Value = str | bool | Whole | float
 class Body(BaseModel):
     """Unknown fields are refused; so are NaN and infinity, which JSON has not."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,  # they are what OpenAPI says of a field
+    )
 
 
 class PredictBody(Body):
@@ -31,6 +36,11 @@ class PredictBody(Body):
     """The entity of each row."""
     ids: list[Name | None] | None = None
     """The caller's own id of each row, by which labels may name it."""
+    propensities: list[Chance | None] | None = None
+    """The chance with which each row was chosen to be acted upon, for models that weigh labels by
+    it: `LabelPolicy(propensity="inverse")`."""
+    log: bool = True
+    """Keep the answers, under ids by which labels may judge them; else they have none."""
 
     @model_validator(mode="after")
     def _plain(self) -> Self:
@@ -58,14 +68,22 @@ class LabelBody(Body):
     value: Value | None
     """Of the target; null takes back what was said before."""
     prediction_id: Name | None = None
+    """As it was answered; or, instead of it,"""
     external_id: Name | None = None
+    """the caller's own id of the prediction."""
     kind: Literal["explicit", "implicit", "human", "system"] = "explicit"
     source: Name = Field("feedback", min_length=1, max_length=200)
+    """Who says so."""
     reviewer: Name | None = None
+    """The person, where a person says so."""
     weight: float = Field(1.0, ge=0.0)
+    """Of the row that is learned."""
+    selection: Chance | None = None
+    """The chance with which a random audit chose the row to be labelled; none, unless said."""
     at: str | None = None
     """When it became known: ISO 8601; now, unless said."""
     idempotency_key: Name | None = Field(None, max_length=200)
+    """The same key with the same content is one label, however often it comes."""
 
 
 class FeedbackBody(Body):

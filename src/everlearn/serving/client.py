@@ -61,14 +61,25 @@ class Client:
         *,
         keys: Sequence[str | None] | None = None,
         ids: Sequence[str | None] | None = None,
+        propensities: Sequence[float | None] | None = None,
+        log: bool = True,
     ) -> list[Json]:
         """What the model answers for rows: ``{"id", "output", "version", "arm"}`` of each.
 
         It is sent once: sent twice, it would be logged twice.
+
+        Args:
+            keys: the entity of each row.
+            ids: the caller's own id of each row.
+            propensities: the chance with which each row was chosen to be acted upon, above 0.
+            log: keep the answers, where labels can judge them; else their "id" is None.
         """
         body: dict[str, Any] = {"instances": list(instances)}
-        body |= {name: list(given) for name, given in (("keys", keys), ("ids", ids)) if given}
-        found: list[Json] = self._call("POST", model, "predict", body)["predictions"]
+        given = {"keys": keys, "ids": ids, "propensities": propensities}
+        body |= {name: list(values) for name, values in given.items() if values is not None}
+        if not log:
+            body["log"] = False
+        found: list[Json] = self._call("POST", model, "predict", body, not log)["predictions"]
         return found
 
     def feedback(self, model: str, labels: Sequence[Mapping[str, Any]]) -> list[Json]:
@@ -76,7 +87,8 @@ class Client:
 
         Args:
             labels: ``{"prediction_id" or "external_id", "value", "kind"?, "source"?, "at"?,
-                "idempotency_key"?}`` of each.
+                "selection"?, "weight"?, "reviewer"?, "idempotency_key"?}`` of each; "selection" is
+                the chance with which a random audit chose the row.
         """
         made = [{"idempotency_key": uuid.uuid4().hex} | dict(label) for label in labels]
         found: list[Json] = self._call("POST", model, "feedback", {"labels": made}, True)["labels"]

@@ -52,11 +52,15 @@ class Question:
         rows: dicts of columns and values, plain JSON.
         keys: the entity of each row, or None.
         ids: the caller's own id of each row, or None.
+        propensities: the chance with which each row was chosen to be acted upon, or None.
+        log: whether the answers are logged, and have ids.
     """
 
     rows: Sequence[Mapping[str, Any]]
     keys: Sequence[str | None] | None = None
     ids: Sequence[str | None] | None = None
+    propensities: Sequence[float | None] | None = None
+    log: bool = True
 
 
 class Predictor:
@@ -176,17 +180,20 @@ class Predictor:
                 continue
             nobody: Sequence[None] = [None] * len(ids)
             shown: list[Json] = []
-            for number, row, key, name, (said, version, arm) in zip(
+            for number, row, key, name, chance, (said, version, arm) in zip(
                 ids,
                 question.rows,
                 question.keys or nobody,
                 question.ids or nobody,
+                question.propensities or nobody,
                 output,
                 strict=True,
             ):
-                logged.append(LoggedPrediction(number, row, said, version, arm, key, name))
+                if question.log:
+                    what = (number, row, said, version, arm, key, name, chance)
+                    logged.append(LoggedPrediction(*what))
                 given = {
-                    "id": id_text(number),
+                    "id": id_text(number) if question.log else None,
                     "output": said["value"],
                     "probabilities": said["probabilities"],
                     "version": version,
@@ -200,7 +207,7 @@ class Predictor:
         self._reviewed(lambda: self.queue.offer(logged))
         if served.trial is not None:
             for question, ids, answer in zip(questions, numbers, answers, strict=True):
-                if not isinstance(answer, InputError):
+                if question.log and not isinstance(answer, InputError):
                     served.trial.mirror(ids, question.rows)
         return answers
 
