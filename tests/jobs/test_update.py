@@ -38,6 +38,23 @@ def handle(tmp_path: Path) -> ModelHandle:
     return handle
 
 
+def test_many_labels_are_logged_together_or_none(handle: ModelHandle) -> None:
+    ids = [answer.id for answer in handle.predict([{"x": i / 10} for i in range(4)])]
+    said = [{"prediction_id": one, "value": np.int64(place % 2)} for place, one in enumerate(ids)]
+    said[1] |= {"selection": 0.25, "at": "2024-03-01T10:00:00", "source": "audit"}
+    with pytest.raises(el.InputError, match=r"label 5: .*verdict"):
+        handle.feedback_many([*said, {"prediction_id": ids[0], "verdict": 1}])
+    with pytest.raises(el.InputError, match="finite"):
+        handle.feedback(ids[0], float("nan"))
+    assert handle.log.head() == 0
+    assert [one.position for one in handle.feedback_many(said)] == [1, 2, 3, 4]
+    assert [one.state for one in handle.feedback_many(iter(said))] == ["known"] * 4
+    handle.feedback(ids[0], np.bool_(True), selection=0.5, at="2024-03-02", source="audit")
+    judged = list(handle.log.read())
+    assert [(one.value, one.selection) for one in judged[::4]] == [(0, None), (True, 0.5)]
+    assert (judged[1].source, judged[1].at) == ("audit", 1_709_287_200_000_000)
+
+
 def test_labels_of_answers_become_a_version(handle: ModelHandle) -> None:
     assert "no labels" in handle.update().decision.reason
     answers = [handle.predict({"x": i / 10 - 2, "seen": moment(1000 + i)}) for i in range(40)]

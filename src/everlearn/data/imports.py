@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 
 from everlearn.base import InputError, Json
@@ -37,7 +38,7 @@ FIELDS = {
 }
 """What a record may say → the field of `Label`."""
 
-_TEXTS = ("model", "prediction_id", "external_id", "kind", "source", "reviewer", "idempotency_key")
+_TEXTS = ("prediction_id", "external_id", "kind", "source", "reviewer", "idempotency_key")
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
@@ -95,6 +96,48 @@ def moment(value: object) -> int:
     return (zoned - _EPOCH) // dt.timedelta(microseconds=1)
 
 
+def label_of(record: object) -> Label:
+    """What a record says in the words of the HTTP API; see `FIELDS`.
+
+    Raises:
+        InputError: it says something wrong.
+    """
+    if not isinstance(record, Mapping):
+        raise InputError(f"a label is an object of names and values, not {record!r}")
+    unknown = set(record) - set(FIELDS)
+    if unknown:
+        raise InputError(f"unknown {sorted(map(str, unknown))}; a label has {', '.join(FIELDS)}")
+    if "value" not in record:
+        raise InputError("it has no value (null takes a label back)")
+    record = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in record.items()
+    }
+    given: dict[str, Any] = {
+        FIELDS[name]: value
+        for name, value in record.items()
+        if value is not None or name == "value"
+    }
+    for name in _TEXTS:
+        if not isinstance(record.get(name), str | None):
+            raise InputError(f"{name} is a text, not {record[name]!r}")
+    for name in ("weight", "selection"):
+        if not isinstance(record.get(name), int | float | None):
+            raise InputError(f"{name} is a number, not {record[name]!r}")
+    value = given["value"]
+    if not isinstance(value, str | bool | int | float | None):
+        raise InputError(f"value is a text, a number or null, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"value is a finite number, not {value!r}")
+    if "at" in given:
+        given["at"] = moment(given["at"])
+    label = Label(**given)
+    check(label)
+    if label.prediction is not None:
+        id_number(label.prediction)
+    return label
+
+
 def _homes(
     database: Database,
     log: Callable[[str], FeedbackLog],
@@ -139,34 +182,11 @@ def _read(path: Path, model: str | None) -> Iterator[tuple[str | None, Label]]:
 def _label(record: object, model: str | None) -> tuple[str | None, Label]:
     if not isinstance(record, Mapping):
         raise InputError("it is no object of names and values")
-    unknown = set(record) - set(FIELDS) - {"model"}
-    if unknown:
-        raise InputError(f"unknown {sorted(map(str, unknown))}; a label has {', '.join(FIELDS)}")
-    if "value" not in record:
-        raise InputError("it has no value (null takes a label back)")
-    given: dict[str, Any] = {
-        FIELDS[name]: value
-        for name, value in record.items()
-        if name in FIELDS and (value is not None or name == "value")
-    }
-    for name in _TEXTS:
-        if not isinstance(record.get(name), str | None):
-            raise InputError(f"{name} is a text, not {record[name]!r}")
-    for name in ("weight", "selection"):
-        if not isinstance(record.get(name), int | float | None):
-            raise InputError(f"{name} is a number, not {record[name]!r}")
-    value = given["value"]
-    if not isinstance(value, str | bool | int | float | None):
-        raise InputError(f"value is a text, a number or null, not {value!r}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"value is a finite number, not {value!r}")
-    if "at" in given:
-        given["at"] = moment(given["at"])
-    label = Label(**given)
-    check(label)
-    if label.prediction is not None:
-        id_number(label.prediction)
-    return record.get("model") or model, label
+    named = record.get("model")
+    if not isinstance(named, str | None):
+        raise InputError(f"model is a text, not {named!r}")
+    said = {name: value for name, value in record.items() if name != "model"}
+    return named or model, label_of(said)
 
 
 def _records(path: Path) -> Iterator[Any]:
@@ -192,7 +212,7 @@ def _rows(path: Path, kind: str) -> Iterator[dict[str, Any]]:
     from pyarrow import csv, parquet
 
     if kind == ".csv":
-        types = dict.fromkeys((*_TEXTS, "at"), pa.string())
+        types = dict.fromkeys((*_TEXTS, "model", "at"), pa.string())
         options = csv.ConvertOptions(column_types=types)
         table = csv.read_csv(path, convert_options=options)
     else:

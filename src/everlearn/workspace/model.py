@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from everlearn.base import ConflictError, Decision, InputError, Json
-from everlearn.data.feedback import Kind, Label, Receipt, id_text
+from everlearn.data.feedback import Kind, Receipt, id_text
+from everlearn.data.imports import label_of
 from everlearn.data.join import LOG
 from everlearn.data.log import FeedbackLog
 from everlearn.data.review import ReviewQueue
 from everlearn.data.reviewers import Reviewers
 from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.evaluation.trial import hold_trial
+from everlearn.jobs import catchup
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.load import load_fold
 from everlearn.jobs.plan import Request
@@ -158,7 +161,10 @@ class ModelHandle:
         external_id: str | None = None,
         kind: Kind = "explicit",
         source: str = LOG,
+        reviewer: str | None = None,
         weight: float = 1.0,
+        selection: float | None = None,
+        at: dt.datetime | str | None = None,
         idempotency_key: str | None = None,
     ) -> Receipt:
         """Say what was right for a prediction, durably.
@@ -167,22 +173,48 @@ class ModelHandle:
             prediction: the id with which it was answered; or None, and
             external_id: the id that the caller gave it.
             value: of the target; None takes back what was said before.
-            kind, source, weight, idempotency_key: as for `Label`.
+            kind, source, reviewer, weight, selection, idempotency_key: as for `Label`.
+            at: when it became known; now, unless said.
 
         Raises:
             InputError: there is no such prediction, or the label is wrong in itself.
             ConflictError: the idempotency key came with another label before.
         """
-        said = Label(
-            value,
-            prediction,
-            external_id=external_id,
-            kind=kind,
-            source=source,
-            weight=weight,
-            idempotency_key=idempotency_key,
-        )
-        return self.log.append_labels([said])[0]
+        said = {
+            "prediction_id": prediction,
+            "external_id": external_id,
+            "value": value,
+            "kind": kind,
+            "source": source,
+            "reviewer": reviewer,
+            "weight": weight,
+            "selection": selection,
+            "at": at,
+            "idempotency_key": idempotency_key,
+        }
+        return self.log.append_labels([label_of(said)])[0]
+
+    def feedback_many(self, labels: Iterable[Mapping[str, Any]]) -> list[Receipt]:
+        """Say what was right for many predictions: in one transaction, durably, all or none.
+
+        Args:
+            labels: ``{"prediction_id" or "external_id", "value", "kind"?, "source"?, "reviewer"?,
+                "weight"?, "selection"?, "at"?, "idempotency_key"?}`` of each, as `Client.feedback`
+                takes them.
+
+        Returns:
+            A receipt for each, in their order.
+
+        Raises:
+            InputError, ConflictError: as `feedback`; nothing was logged.
+        """
+        said = []
+        for place, record in enumerate(labels, start=1):
+            try:
+                said.append(label_of(record))
+            except InputError as error:
+                raise InputError(f"label {place}: {error}") from error
+        return self.log.append_labels(said)
 
     def ingest(
         self,
@@ -309,6 +341,20 @@ class ModelHandle:
             InputError: there is nothing to go back to.
         """
         return self._registry.rollback(self.name, to).to_json()
+
+    def refuse(self, number: int | None = None, *, reason: str = "refused by hand") -> Json:
+        """Have a retrained candidate catch up no more with what is learned online; the live model
+        goes on.
+
+        Args:
+            number: of the candidate; whichever is catching up unless given.
+
+        Raises:
+            ConflictError: none is catching up, or another one.
+        """
+        with self.workspace.database.write() as connection:
+            decision = catchup.refuse(connection, self.name, number, reason=reason)
+        return decision.to_json()
 
     def promote(self, number: int, *, reason: str | None = None) -> Json:
         """Make a version champion by hand, whatever the gate said of it.
