@@ -65,9 +65,8 @@ def inlined(function: _Function) -> _Function:
 
 
 def _compiled(function: _Function, fastmath: set[str], **options: Any) -> _Function:
-    compiled: Any = njit(
-        nogil=True, fastmath=fastmath, error_model="numpy", no_cfunc_wrapper=True, **options
-    )(function)
+    options["no_cfunc_wrapper"] = True
+    compiled: Any = njit(nogil=True, fastmath=fastmath, error_model="numpy", **options)(function)
     try:
         compiled._cache = _Cache(function)  # type: ignore[no-untyped-call]
     except RuntimeError:  # there is no folder that can be written to
