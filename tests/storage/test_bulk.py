@@ -67,19 +67,25 @@ def test_numbers_are_given_once(database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "column", "of_model", "index"),
+    ("table", "column", "of_model", "where", "index"),
     [
-        ("predictions", "id", False, "(id=?)"),
-        ("predictions", "external_id", True, "(model_id=? AND external_id=?)"),
-        ("labels", "prediction_id", False, "(prediction_id=?)"),
-        ("labels", "idempotency_key", True, "(model_id=? AND idempotency_key=?)"),
-        ("labels", "external_id", True, "(model_id=? AND external_id=?)"),
+        ("predictions", "id", False, "", "(id=?)"),
+        ("predictions", "external_id", True, "", "(model_id=? AND external_id=?)"),
+        ("labels", "prediction_id", False, "", "(prediction_id=?)"),
+        ("labels", "idempotency_key", True, "", "(model_id=? AND idempotency_key=?)"),
+        (
+            "labels",
+            "external_id",
+            True,
+            "t.position IS NULL",
+            "ix_labels_waiting (model_id=? AND external_id=?",
+        ),
     ],
 )
 def test_each_value_is_looked_up_in_its_index(
-    tmp_path: Path, table: str, column: str, of_model: bool, index: str
+    tmp_path: Path, table: str, column: str, of_model: bool, where: str, index: str
 ) -> None:
-    text = _among(True, table, ("id",), column, of_model)
+    text = _among(True, table, ("t.id",), column, of_model) + (where and f" AND {where}")
     with (
         closing(Database.open(f"sqlite:///{tmp_path}/workspace.db")) as database,
         database.read() as connection,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ def tables(url: str) -> dict[str, Any]:
                 },
                 "keys": seen.get_pk_constraint(name),
                 **{
-                    what: sorted(str(sorted(one.items(), key=str)) for one in found(name))
+                    what: sorted(
+                        json.dumps(one, sort_keys=True, default=str) for one in found(name)
+                    )
                     for what, found in {
                         "foreign": seen.get_foreign_keys,
                         "unique": seen.get_unique_constraints,

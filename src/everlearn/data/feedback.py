@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from secrets import randbits
 from typing import Any, Literal, NamedTuple
 
@@ -198,6 +198,16 @@ def values_of(texts: Sequence[str | None]) -> list[Any]:
 
 
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+
+
+def check_all(said: Iterable[Label]) -> None:
+    """Raises `InputError` if one of the labels cannot be logged; those alike are looked at once."""
+    unlike = {}
+    for label in said:
+        _, prediction, name, kind, _, _, weight, selection, _, _ = label
+        unlike[prediction is None, name is None, kind, weight, selection] = label
+    for label in unlike.values():
+        check(label)
 
 
 def check(label: Label) -> None:

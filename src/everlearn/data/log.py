@@ -8,30 +8,29 @@ yet waits without a position.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from everlearn.base import ConflictError, InputError
+from everlearn.base import ConflictError
 from everlearn.data.archive import Archive
 from everlearn.data.feedback import (
-    ERASED,
     Judged,
     Label,
     LoggedPrediction,
     Receipt,
-    check,
-    id_number,
+    check_all,
     text_of,
     values_of,
 )
 from everlearn.data.pages import Page, archived_row, read_page
+from everlearn.data.recall import Memory, find
 from everlearn.data.segments import Row
 from everlearn.data.tables import BlobStore
-from everlearn.storage.bulk import insert_many, rows_among, take_numbers
+from everlearn.storage.bulk import fetch_among, insert_many, rows_among, take_numbers
 from everlearn.storage.database import Database
 from everlearn.storage.schema import archives, erasures, labels, predictions
 
@@ -49,9 +48,6 @@ PREDICTION = (
     "arrived_at",
 )
 """Columns of a prediction that is logged."""
-
-SPEAKER = ("prediction_id", "kind", "source", "reviewer")
-"""Columns that say who speaks of which prediction."""
 
 LABEL = (
     "id",
@@ -135,8 +131,7 @@ class FeedbackLog:
                 chance that is none.
             ConflictError: an idempotency key that said something else before. Nothing was logged.
         """
-        for label in said:
-            check(label)
+        check_all(said)
         if not said:
             return []
         if connection is None:
@@ -146,22 +141,25 @@ class FeedbackLog:
         last = sa.select(sa.func.max(labels.c.position)).where(labels.c.model_id == self.model)
         both = sa.select(last.scalar_subquery(), self._archived().scalar_subquery())
         head, archived = connection.execute(both).one()
-        found, erased = self._find(connection, said, archived is not None)
-        memory = self._memory(connection, said, found, archived is not None)
+        archive = None if archived is None else self.archive
+        judging = find(connection, self.model, said, archive)
+        keys = {label.idempotency_key for label in said if label.idempotency_key is not None}
+        memory = Memory.of(connection, self.model, keys, judging, archive)
         position, arrived = head or 0, self._database.clock()
         numbers = take_numbers(connection, labels, len(said))
         rows: list[tuple[Any, ...]] = []
         receipts: list[Receipt] = []
-        for label, prediction in zip(said, found, strict=True):
-            _, _, name, kind, source, reviewer, weight, selection, at, key = label
-            text = None if prediction in erased else text_of(label.value)
+        for label, prediction in zip(said, judging.found, strict=True):
+            value, _, name, kind, source, reviewer, weight, selection, at, key = label
+            text = None if prediction in judging.erased else text_of(value)
             speaker = None if prediction is None else (prediction, kind, source, reviewer)
-            before = memory.recall(label, speaker, text)
-            if before is not None:
-                receipts.append(before)
-                continue
+            if key is not None or speaker in memory.last:
+                before = memory.recall(label, speaker, text)
+                if before is not None:
+                    receipts.append(before)
+                    continue
             number, here = numbers[len(rows)], None
-            digest = "" if key is None or prediction in erased else label.digest
+            digest = "" if key is None or prediction in judging.erased else label.digest
             if speaker is not None:
                 position = here = position + 1
                 memory.last[speaker] = (text, number, here)
@@ -249,71 +247,6 @@ class FeedbackLog:
         """NULL where nothing was ever archived."""
         return sa.select(sa.func.max(archives.c.id)).where(archives.c.model_id == self.model)
 
-    def _find(
-        self, connection: Connection, said: Sequence[Label], archived: bool
-    ) -> tuple[list[int | None], set[int | None]]:
-        """The prediction of each label, or None where it is not known yet; and those of them that
-        were erased.
-
-        Raises:
-            InputError: an id of ours that was never given out.
-        """
-        numbers = [
-            None if label.prediction is None else id_number(label.prediction) for label in said
-        ]
-        ids = {number for number in numbers if number is not None}
-        names = {label.external_id for label in said if label.external_id is not None}
-        asked = ("id", "model_id", "arm", "external_id")
-        rows = rows_among(connection, predictions, asked, "id", ids, None)
-        there = {number: arm for number, model, arm, _ in rows if model == self.model}
-        rows = rows_among(connection, predictions, asked, "external_id", names, self.model)
-        by_name = {name: number for number, _, _, name in rows}
-        arms = there | {number: arm for number, _, arm, _ in rows}
-        if archived:
-            away = self.archive.predictions(connection, ids - there.keys())
-            older = self.archive.named(connection, names - by_name.keys())
-            there |= {number: row["arm"] for number, row in away.items()}
-            by_name |= {name: row["id"] for name, row in older.items()}
-            arms |= there | {row["id"]: row["arm"] for row in older.values()}
-        erased: set[int | None] = {number for number, arm in arms.items() if arm == ERASED}
-        if len(there) < len(ids):
-            wrong = next(label for label in said if _is_missing(label, there))
-            raise InputError(f"there is no prediction {wrong.prediction!r} of this model")
-        found = [
-            by_name.get(label.external_id) if number is None else number
-            for label, number in zip(said, numbers, strict=True)
-        ]
-        return found, erased
-
-    def _memory(
-        self,
-        connection: Connection,
-        said: Sequence[Label],
-        found: Sequence[int | None],
-        archived: bool,
-    ) -> _Memory:
-        """What was said before under the same keys, and of the same predictions."""
-        memory = _Memory()
-        keys = {label.idempotency_key for label in said if label.idempotency_key is not None}
-        of_key = ("idempotency_key", "digest", "id", "position")
-        for key, digest, number, position in rows_among(
-            connection, labels, of_key, "idempotency_key", keys, self.model
-        ):
-            memory.keys[key] = (digest, number, position)
-        judged = {number for number in found if number is not None}
-        if archived:
-            for row in self.archive.keys(connection, keys):
-                memory.keys[row["idempotency_key"]] = (row["digest"], row["id"], row["position"])
-            for row in self.archive.judging(connection, judged):
-                speaker = [row[name] for name in SPEAKER]
-                memory.last[tuple(speaker)] = (row["value"], row["id"], row["position"])
-        of_prediction = ("position", "id", "model_id", "value", *SPEAKER)
-        rows = rows_among(connection, labels, of_prediction, "prediction_id", judged, None)
-        for position, number, model, value, *speaker in sorted(rows, key=_first):
-            if model == self.model:
-                memory.last[tuple(speaker)] = (value, number, position)
-        return memory
-
     def _wake(self, connection: Connection, named: dict[str, int]) -> None:
         """Give positions to labels that waited for these predictions. The log is locked.
 
@@ -323,15 +256,16 @@ class FeedbackLog:
         archived = connection.execute(self._archived()).scalar() is not None
         if archived and self.archive.named(connection, named):
             raise ConflictError("a prediction of this id is logged already")
-        table, asked = labels.c, ("id", "external_id", "position")
-        found = rows_among(connection, labels, asked, "external_id", named, self.model)
-        waiting = [row for row in found if row.position is None]
+        asked, names = ("t.id", "t.external_id"), named.keys()
+        waiting = fetch_among(
+            connection, labels, asked, "external_id", names, self.model, "t.position IS NULL"
+        )
         if not waiting:
             return
         position = self.head(connection)
-        for offset, row in enumerate(sorted(waiting, key=lambda row: row.id), start=1):
-            values = {"position": position + offset, "prediction_id": named[row.external_id]}
-            connection.execute(sa.update(labels).where(table.id == row.id).values(values))
+        for offset, (number, name) in enumerate(sorted(waiting), start=1):
+            values = {"position": position + offset, "prediction_id": named[name]}
+            connection.execute(sa.update(labels).where(labels.c.id == number).values(values))
 
     def _page(self, after: int, upto: int, known: int | None = None) -> list[Judged]:
         table = labels.c
@@ -350,41 +284,6 @@ class FeedbackLog:
                 rows += [_archived_row(label, asked) for label, asked in older]
                 rows.sort(key=_first)
         return _judged(rows)
-
-
-class _Memory:
-    """What was said before: by idempotency key (digest, number, position), and last by each speaker
-    of each prediction (value, number, position). What is new in the same call is added.
-    """
-
-    def __init__(self) -> None:
-        self.keys: dict[str, tuple[str, int, int | None]] = {}
-        self.last: dict[tuple[Any, ...], tuple[str | None, int, int | None]] = {}
-
-    def recall(
-        self, label: Label, speaker: tuple[Any, ...] | None, text: str | None
-    ) -> Receipt | None:
-        """Where the same was said before; by its key, or by what the speaker said last.
-
-        Raises:
-            ConflictError: the key came with something else.
-        """
-        key = label.idempotency_key
-        if key is not None:
-            if key not in self.keys:
-                return None
-            digest, number, position = self.keys[key]
-            if digest and digest != label.digest:  # else it was erased
-                raise ConflictError(f"the idempotency key {key!r} came with another label before")
-            return Receipt(number, "known", position)
-        if speaker is None or speaker not in self.last:
-            return None
-        value, number, position = self.last[speaker]
-        return Receipt(number, "known", position) if value == text else None
-
-
-def _is_missing(label: Label, there: Container[int]) -> bool:
-    return label.prediction is not None and id_number(label.prediction) not in there
 
 
 def _first(row: Any) -> Any:

@@ -68,11 +68,30 @@ def rows_among(
     """
     if not values:
         return []
-    sqlite = connection.dialect.name == "sqlite"
-    text = _among(sqlite, table.name, tuple(names), column, model is not None)
-    asked = list(values)
-    given = (json.dumps(asked) if sqlite else asked, *(() if model is None else (model,)))
+    asked = tuple(f"t.{_quoted(name)}" for name in names)
+    text, given = _looked_up(connection, table, asked, column, values, model)
     return list(connection.exec_driver_sql(text, given).all())
+
+
+def fetch_among(
+    connection: Connection,
+    table: sa.Table,
+    asked: tuple[str, ...],
+    column: str,
+    values: Collection[Any],
+    model: int | None = None,
+    where: str = "",
+) -> list[Any]:
+    """The same, as plain tuples.
+
+    Args:
+        asked: expressions over a row `t`, without a question mark.
+        where: what else holds for it.
+    """
+    if not values:
+        return []
+    text, given = _looked_up(connection, table, asked, column, values, model)
+    return _fetched(connection, f"{text} AND {where}" if where else text, given)
 
 
 def fetch(connection: Connection, text: str, values: tuple[Any, ...]) -> list[Any]:
@@ -83,6 +102,10 @@ def fetch(connection: Connection, text: str, values: tuple[Any, ...]) -> list[An
     """
     if connection.dialect.name != "sqlite":
         text = text.replace("?", "%s")
+    return _fetched(connection, text, values)
+
+
+def _fetched(connection: Connection, text: str, values: tuple[Any, ...]) -> list[Any]:
     result = connection.exec_driver_sql(text, values)
     rows = list(result.cursor.fetchall())  # without a row of objects for each
     result.close()
@@ -95,14 +118,28 @@ def _insert(dialect: str, table: str, names: tuple[str, ...]) -> str:
     return f"INSERT INTO {table} ({', '.join(map(_quoted, names))}) VALUES ({marks})"
 
 
+def _looked_up(
+    connection: Connection,
+    table: sa.Table,
+    asked: tuple[str, ...],
+    column: str,
+    values: Collection[Any],
+    model: int | None,
+) -> tuple[str, tuple[Any, ...]]:
+    """A statement, and what it is given."""
+    sqlite = connection.dialect.name == "sqlite"
+    text = _among(sqlite, table.name, asked, column, model is not None)
+    sought = list(values)
+    return text, (json.dumps(sought) if sqlite else sought, *(() if model is None else (model,)))
+
+
 @lru_cache
-def _among(sqlite: bool, table: str, names: tuple[str, ...], column: str, of_model: bool) -> str:
-    asked = ", ".join(f"t.{_quoted(name)}" for name in names)
+def _among(sqlite: bool, table: str, asked: tuple[str, ...], column: str, of_model: bool) -> str:
+    mark = "?" if sqlite else "%s"
+    found = f"FROM {table} AS t WHERE t.{column} = ANY(%s)"
     if sqlite:  # CROSS JOIN: in this order
         found = f"FROM json_each(?) AS one CROSS JOIN {table} AS t WHERE t.{column} = one.value"
-        return f"SELECT {asked} {found}" + (" AND t.model_id = ?" if of_model else "")
-    found = f"FROM {table} AS t WHERE t.{column} = ANY(%s)"
-    return f"SELECT {asked} {found}" + (" AND t.model_id = %s" if of_model else "")
+    return f"SELECT {', '.join(asked)} {found}" + (f" AND t.model_id = {mark}" if of_model else "")
 
 
 def _quoted(name: str) -> str:

@@ -122,9 +122,7 @@ jobs = sa.Table(
     sa.Column("worker", sa.String),
     sa.Column("token", sa.BigInteger, nullable=False),  # fencing token: grows with every claim
     sa.Column("lease_until", sa.BigInteger),
-    sa.Column(
-        "checkpoint", sa.JSON(none_as_null=True)
-    ),  # manifest and position of a version not yet published
+    sa.Column("checkpoint", sa.JSON(none_as_null=True)),  # manifest, position; not yet published
     sa.Column("version", sa.Integer),  # what it ended in
     sa.Column("decision", sa.JSON(none_as_null=True)),
     sa.Column("error", sa.Text),
@@ -171,9 +169,12 @@ labels = sa.Table(
     sa.Column("digest", sa.String, nullable=False),  # of what was said, for the same key again
     sa.UniqueConstraint("model_id", "position"),
     sa.UniqueConstraint("model_id", "idempotency_key"),
-    sa.Index("ix_labels_prediction_id", "prediction_id"),
-    sa.Index("ix_labels_waiting", "model_id", "external_id", "position"),
+    sa.Index("ix_labels_judged", "prediction_id", "position"),
 )
+
+_of = (labels.c.model_id, labels.c.external_id, labels.c.position)
+_waits = labels.c.position.is_(None)
+sa.Index("ix_labels_waiting", *_of, sqlite_where=_waits, postgresql_where=_waits)
 
 rollouts = sa.Table(
     "rollouts",
@@ -367,8 +368,7 @@ archives = sa.Table(
     sa.Column("kind", sa.String, nullable=False),  # "predictions" or "labels"
     sa.Column("blob", sa.String),  # a Parquet file of whole rows; NULL: dropped
     sa.Column("rows", sa.BigInteger, nullable=False),
-    # positions of labels, ids of predictions
-    sa.Column("first", sa.BigInteger, nullable=False),
+    sa.Column("first", sa.BigInteger, nullable=False),  # position of a label, id of a prediction
     sa.Column("last", sa.BigInteger, nullable=False),
     # ids of the predictions that the labels judge
     sa.Column("lowest", sa.BigInteger, nullable=False),
