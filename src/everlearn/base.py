@@ -475,6 +475,19 @@ class Learner(Protocol):
         ...
 
 
+@runtime_checkable
+class LearnerDefinition(Protocol):
+    """What stands for a learner in a `Model` where no estimator does."""
+
+    def kind_for(self, columns: Columns, classes: int = 0) -> LearnerKind:
+        """What kind of learner `make_learner` makes of the same arguments."""
+        ...
+
+    def make_learner(self, columns: Columns, *, classes: int = 0, seed: int = 0) -> Learner:
+        """A learner that has learned nothing. Raises `SpecError` for columns that do not do."""
+        ...
+
+
 # --- memory ------------------------------------------------------------------------------------
 
 

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from everlearn.learners.native.passive_aggressive import (
         PassiveAggressiveRegressor as PassiveAggressiveRegressor,
     )
+    from everlearn.learners.torch import TorchLearner as TorchLearner
 
 _HOME = {
     "AdaptiveRandomForestClassifier": "native.adaptive_random_forest",
@@ -89,6 +90,7 @@ _HOME = {
     "PassiveAggressiveClassifier": "native.passive_aggressive",
     "PassiveAggressiveRegressor": "native.passive_aggressive",
     "RunningMean": "native.baselines",
+    "TorchLearner": "torch",
     "as_learner": "adapt",
     "learner_kind": "adapt",
     "load_file": "files",
@@ -122,6 +124,7 @@ __all__ = [
     "PassiveAggressiveClassifier",
     "PassiveAggressiveRegressor",
     "RunningMean",
+    "TorchLearner",
     "as_learner",
     "learner_kind",
     "load_file",

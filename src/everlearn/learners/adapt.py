@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from everlearn.base import Array, Columns, Learner, LearnerKind, SpecError
+from everlearn.base import Array, Columns, Learner, LearnerDefinition, LearnerKind, SpecError
 from everlearn.learners.chain import Chain
 from everlearn.learners.default import NAMES, follows_target, named
 from everlearn.learners.encoder import Encoder
@@ -42,7 +42,7 @@ def as_learner(
     Args:
         definition: None for the default learner, `Auto`; a name ("logistic", or
             "package.module.Class"); an estimator with `partial_fit`; a `Chain`; a native learner;
-            or an object that is a learner itself.
+            a `LearnerDefinition` (`TorchLearner`); or an object that is a learner itself.
         columns: what batches will hold.
         classes: how many class codes are known beforehand.
         seed: for generators; takes the place of every `random_state=None`.
@@ -63,6 +63,8 @@ def as_learner(
         from everlearn.learners.native.learner import NativeLearner
 
         return NativeLearner(definition, columns, classes=classes, seed=seed)
+    if isinstance(definition, LearnerDefinition):
+        return definition.make_learner(columns, classes=classes, seed=seed)
     if isinstance(definition, Learner) and not isinstance(definition, type):
         return copy.deepcopy(definition)
     chain = definition if isinstance(definition, Chain) else Chain(definition)
@@ -90,6 +92,8 @@ def learner_kind(
         if np.array_equal(distinct, [0.0, 1.0]):
             return "classifier"
     definition = _resolved(definition, columns, classes)
+    if isinstance(definition, LearnerDefinition):
+        return definition.kind_for(columns, classes)
     if _is_a(definition, NATIVE) or isinstance(definition, Learner):
         return cast(LearnerKind, definition.kind)
     chain = definition if isinstance(definition, Chain) else Chain(definition)
@@ -133,7 +137,8 @@ def _resolved(definition: Any, columns: Columns, classes: int, frozen: bool = Fa
         definition = definition.of_kind(kind, frozen)
     if isinstance(definition, type):
         raise SpecError(f"the learner is an object, not a class: write {definition.__name__}()")
-    if not (isinstance(definition, Chain | Learner) or _is_a(definition, NATIVE)):
+    own = isinstance(definition, Chain | Learner | LearnerDefinition)
+    if not (own or _is_a(definition, NATIVE)):
         _check(definition)
     return definition
 

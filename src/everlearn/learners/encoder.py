@@ -319,7 +319,7 @@ def cyclic(times: Ints) -> Floats:
     missing = times == NO_TIME
     if missing.any():
         parts[missing] = 0.0
-    return parts.reshape(len(times), -1)
+    return parts.reshape(len(times), 6 * times.shape[1])
 
 
 def _salts(columns: int) -> Hashes:
