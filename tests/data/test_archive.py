@@ -197,6 +197,18 @@ def test_what_was_said_of_archived_rows_is_known_and_late_labels_join_them(
         log.append_labels([Label(1, id_text(77))])
 
 
+def test_labels_that_waited_too_long_are_deleted(
+    log: FeedbackLog, clock: Clock, blobs: Blobs
+) -> None:
+    log.append_labels([Label(1, external_id="never"), Label(1, external_id="young")])
+    clock.at += DAY
+    log.append_labels([Label(1, external_id="young", source="late")])
+    assert drop(log, blobs, clock.at, dry_run=True) == drop(log, blobs, clock.at) == 2
+    assert rows_of(log) == (0, 1)
+    clock.at += DAY
+    assert drop(log, blobs, clock.at) == 0, "numbers go on from the newest"
+
+
 class Counted(FolderBlobs):
     """Blobs that count how many are read."""
 

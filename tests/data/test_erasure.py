@@ -22,7 +22,7 @@ from everlearn.registry.retention import collect, drop
 from everlearn.storage.blobs import FolderBlobs
 from everlearn.storage.database import Database
 from everlearn.storage.parts import PartStore
-from everlearn.storage.schema import audit, jobs, metadata
+from everlearn.storage.schema import audit, jobs, labels, metadata, stream_set_aside
 from everlearn.testing.database import temporary_schema
 from everlearn.workspace import Workspace
 from everlearn.workspace import open as open_workspace
@@ -132,6 +132,39 @@ def test_nothing_is_left_and_what_learned_is_listed(workspace: Workspace, tmp_pa
     assert (entry["action"], entry["detail"]["digest"]) == ("erase", report["digest"])
     second = workspace.erase("m", SECRET)
     assert (second["predictions"], second["version"], second["learned_from_it"]) == (0, None, [])
+
+
+def test_what_waits_and_was_set_aside_is_erased_where_it_names_the_key(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    handle = workspace.model(tmp_path / "m.py")
+    ask(handle, 5)
+    waiting = [
+        Label(TOLD, external_id=SECRET, reviewer=SECRET, idempotency_key="k-1"),
+        Label(TOLD, external_id=SECRET, source="desk"),
+        Label(1, external_id="of somebody"),
+    ]
+    handle.log.append_labels(waiting)
+    bodies = {
+        "a": json.dumps({"type": "prediction", "key": SECRET, "features": TOLD}),
+        "b": json.dumps({"type": "label", "external_id": SECRET}),
+        "c": f"no JSON of {SECRET}",
+        "d": json.dumps({"type": "prediction", "key": "another", "features": 1}),
+    }
+    with workspace.database.write() as connection:
+        for name, body in bodies.items():
+            what = {"stream": "s", "partition": 0, "digest": name, "reason": "", "body": body}
+            row = {"model_id": handle.log.model, "count": 1, "at": 0, **what}
+            connection.execute(sa.insert(stream_set_aside).values(row))
+    assert leftovers(workspace)
+    report = workspace.erase("m", SECRET)
+    assert (report["predictions"], report["waiting"], report["set_aside"]) == (0, 2, 3)
+    assert leftovers(workspace) == []
+    with workspace.database.read() as connection:
+        waits = sa.select(labels.c.external_id).where(labels.c.position.is_(None))
+        assert set(connection.execute(waits).scalars()) == {None, "of somebody"}
+    assert handle.log.append_labels(waiting[:1])[0].state == "known", "said again, it stays erased"
+    assert workspace.erase("m", SECRET)["waiting"] == 0
 
 
 def test_archived_rows_are_erased_too(workspace: Workspace, tmp_path: Path) -> None:

@@ -25,7 +25,10 @@ def compact(
     ] = "30d",
     drop_older_than: Annotated[
         str | None,
-        typer.Option(metavar="365d", help="Delete for good what is archived and older than this."),
+        typer.Option(
+            metavar="365d",
+            help="Delete for good what is archived, or waits for a prediction, and is older.",
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be moved, and move nothing.")
@@ -67,6 +70,9 @@ def erase(
 
     Positions and ids stay, so that nothing else changes. Versions with rows of the key in their
     memory can no longer be loaded; a champion is replaced by one without them.
+
+    A label that waits for a prediction is erased if the caller's id that it names is the key; whose
+    others are nothing tells: `compact --drop-older-than` deletes those that wait so long.
     """
     with opened(context) as workspace:
         found = workspace.erase(model, key)
@@ -76,6 +82,11 @@ def erase(
     typer.echo(
         f"{figure(found['predictions'])} predictions and {figure(found['labels'])} labels erased"
     )
+    if found["waiting"] or found["set_aside"]:
+        typer.echo(
+            f"  and {figure(found['waiting'])} labels that waited for a prediction,"
+            f" {figure(found['set_aside'])} messages that were set aside"
+        )
     for one in found["learned_from_it"]:
         rows = figure(one["rows"])
         typer.echo(f"  version {one['version']} learned from it: {rows} rows were of the key")

@@ -105,7 +105,8 @@ def compact(
 
 
 def drop(log: FeedbackLog, blobs: Blobs, before: int, *, dry_run: bool = False) -> int:
-    """Delete the segments whose rows all arrived before a moment, for good; returns their rows.
+    """Delete the segments whose rows all arrived before a moment, and the labels that have waited
+    for a prediction since, for good; returns how many rows.
 
     Labels go first, so that none is left without its prediction: predictions are deleted once no
     label that is kept judges one of their segment.
@@ -119,8 +120,11 @@ def drop(log: FeedbackLog, blobs: Blobs, before: int, *, dry_run: bool = False) 
             log.database.in_commit_order(connection, f"labels/{log.model}")
             chosen = _droppable(connection, log, before)
             known = all(row.blob in names for row in chosen)
+            waited = sa.select(sa.func.count()).where(_waited(log, before))
+            count = sum(int(row.rows) for row in chosen) + connection.execute(waited).scalar_one()
             if known and not dry_run:
                 _forget(connection, chosen, names)
+                connection.execute(sa.delete(labels).where(_waited(log, before)))
                 crash_point("archive.dropped")
         if known or dry_run:
             break
@@ -128,7 +132,20 @@ def drop(log: FeedbackLog, blobs: Blobs, before: int, *, dry_run: bool = False) 
     if not dry_run:
         for row in chosen:
             blobs.delete(row.blob)
-    return sum(row.rows for row in chosen)
+    return count
+
+
+def _waited(log: FeedbackLog, before: int) -> sa.ColumnElement[bool]:
+    """The labels that wait for a prediction and may be deleted: not the newest, from which numbers
+    go on."""
+    table = labels.c
+    newest = sa.select(sa.func.max(table.id)).scalar_subquery()
+    return sa.and_(
+        table.model_id == log.model,
+        table.position.is_(None),
+        table.arrived_at < before,
+        table.id != newest,
+    )
 
 
 def _droppable(connection: Connection, log: FeedbackLog, before: int) -> list[Any]:

@@ -2,11 +2,17 @@
 
 Rows stay as tombstones: a prediction keeps its id and its times, a label its position and its
 source, so that positions have no gap and nothing is learned twice. A tombstone is set aside.
+
+Labels that wait for a prediction, and messages of streams that were set aside, are of the key where
+they name it: by the caller's id of the prediction, or in a message's field "key". Whose the others
+are nothing tells; `everlearn compact --drop-older-than` deletes waiting labels of that age.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,6 +54,8 @@ class Found:
         positions: of the labels that judge them.
         labels: how many these are.
         hot_labels: how many of them are in their table.
+        waiting: numbers of labels that name the key, and wait for a prediction.
+        aside: numbers of messages that name the key or its predictions, and were set aside.
         files: segment of the archive → the blob that takes the place of its own.
     """
 
@@ -56,6 +64,8 @@ class Found:
     positions: set[int] = field(default_factory=set)
     labels: int = 0
     hot_labels: int = 0
+    waiting: set[int] = field(default_factory=set)
+    aside: set[int] = field(default_factory=set)
     files: list[tuple[Segment, str]] = field(default_factory=list)
 
 
@@ -87,6 +97,33 @@ def find(log: FeedbackLog, connection: Connection, key: str, blobs: BlobStore) -
                 found.files.append((segment, blobs.put(write_table(_with(rows, mask, blank)))))
     found.labels = len(judging)
     found.positions = set(judging)
+    found.waiting = set(
+        connection.execute(sa.select(labels.c.id).where(_waits(log, key))).scalars()
+    )
+    found.aside = _aside(log, connection, key)
+    return found
+
+
+def _waits(log: FeedbackLog, key: str) -> sa.ColumnElement[bool]:
+    table = labels.c
+    mine = (table.model_id == log.model, table.external_id == key)
+    return sa.and_(*mine, table.prediction_id.is_(None))
+
+
+def _aside(log: FeedbackLog, connection: Connection, key: str) -> set[int]:
+    """The messages that were set aside and name a key; of what is no object, those that hold it."""
+    table, found = stream_set_aside.c, set[int]()
+    query = sa.select(table.id, table.body).where(table.model_id == log.model)
+    for row in connection.execute(query):
+        said: Any = None
+        with suppress(ValueError, RecursionError):
+            said = json.loads(row.body)
+        if isinstance(said, dict):
+            named = key in (str(said.get("key")), str(said.get("external_id")))
+        else:
+            named = key in row.body
+        if named:
+            found.add(row.id)
     return found
 
 
@@ -117,6 +154,14 @@ def erase(log: FeedbackLog, connection: Connection, key: str, found: Found) -> N
         count += connection.execute(said.values(value=None, digest="")).rowcount
         for other in (review_items, shadow_answers, stream_set_aside):
             connection.execute(sa.delete(other).where(other.c.prediction_id.in_(part)))
+    waiting = sa.select(labels.c.id).where(_waits(log, key))
+    if not found.waiting.issuperset(connection.execute(waiting).scalars()):
+        raise ConflictError("labels that name the key came meanwhile")
+    blank = {"value": None, "digest": "", "external_id": None, "reviewer": None}
+    for part in _pages(sorted(found.waiting)):
+        connection.execute(sa.update(labels).where(labels.c.id.in_(part)).values(blank))
+    for part in _pages(sorted(found.aside)):
+        connection.execute(sa.delete(stream_set_aside).where(stream_set_aside.c.id.in_(part)))
     if count != found.hot_labels:
         raise ConflictError("labels of the key came, or were archived, meanwhile")
 

@@ -146,6 +146,8 @@ class Erasing:
             "digest": sha256(key.encode()).hexdigest(),
             "predictions": len(found.ids),
             "labels": found.labels,
+            "waiting": len(found.waiting),
+            "set_aside": len(found.aside),
             "archived_files": len(found.files),
             "slices": len(slices.increments),
             "learned_from_it": [
@@ -162,7 +164,8 @@ class Erasing:
             if version.number in holding
             for entry in (*_memory(version.manifest).values(), *version.holdouts.values())
         }
-        touched = bool(found.ids or gone or slices.increments or slices.plans)
+        named = found.ids or found.waiting or found.aside
+        touched = bool(named or gone or slices.increments or slices.plans)
         with self._database.write() as connection:
             model_id(connection, name, lock=True)
             if _standing(connection, name) != standing:
