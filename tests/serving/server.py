@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,13 +21,17 @@ class Server:
     Args:
         workspace, spec: as for the command.
         crash: the crash point at which it kills itself.
+        options: of the command.
     """
 
-    def __init__(self, workspace: Path | str, spec: Path, crash: str = "") -> None:
+    def __init__(
+        self, workspace: Path | str, spec: Path, crash: str = "", options: Sequence[str] = ()
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         words = ["--workspace", str(workspace), "serve", str(spec), "--port", str(self.port)]
+        words += options
         self.process = subprocess.Popen(
             [sys.executable, "-m", "everlearn.cli", *words],
             env={**os.environ, "EVERLEARN_CRASH": crash, "OMP_NUM_THREADS": "1"},

@@ -17,10 +17,12 @@ import uvicorn
 from fastapi import FastAPI
 
 import everlearn as el
+from everlearn.base import InputError
 from everlearn.registry.keys import Role
 from everlearn.serving.app import Models, make_app
 from everlearn.serving.limits import Buckets, Limits
 from tests.serving.local import LocalClient
+from tests.serving.server import Server
 
 PREDICT, FEEDBACK, PROMOTE = (f"/v1/models/m/{what}" for what in ("predict", "feedback", "promote"))
 
@@ -149,8 +151,10 @@ def test_malformed_bodies_are_refused_and_break_nothing(
 ) -> None:
     answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
     known = (path == FEEDBACK and b'"9999-' in body) or b'"0001-' in body  # far away, but times
-    assert answer.status_code == 422 or (known and answer.status_code == 200), answer.text
-    if answer.status_code == 422:
+    deep = body.count(b"[") + body.count(b"{") > Limits().depth
+    allowed = {422} | ({200} if known else set()) | ({413} if deep else set())
+    assert answer.status_code in allowed, answer.text
+    if answer.status_code != 200:
         assert answer.json()["error"]
         assert len(answer.content) < 20_000
 
@@ -248,6 +252,58 @@ def test_each_key_has_its_own_rate(workspace: el.Workspace, tmp_path: Path) -> N
             assert int(refused.headers["retry-after"]) > 0
             assert client.get("/v1/models", headers=two).status_code == 200
             assert client.get("/healthz").status_code == 200
+
+
+def test_depth_counts_lists_and_objects_and_no_brackets_in_texts(workspace: el.Workspace) -> None:
+    with LocalClient(app_of(workspace, Limits(depth=4))) as client:
+        headers = {"Content-Type": "application/json"}
+
+        def status(value: str) -> int:
+            content = f'{{"instances": [{{"x": {value}}}]}}'
+            return int(client.post(PREDICT, content=content, headers=headers).status_code)
+
+        assert status('"[[[[[[[["') == 422  # a text where a number belongs, and no depth
+        assert [status("[" * n + "]" * n) for n in (1, 2, 190, 300)] == [422, 413, 413, 422]
+        assert client.post(PREDICT, content="[" * 5 + "]" * 5, headers=headers).status_code == 413
+
+
+def test_limits_that_cannot_be_are_refused() -> None:
+    for wrong in (
+        {"rows": 0},
+        {"seconds": float("nan")},
+        {"rate": -1.0},
+        {"body": 10, "bodies": 5},
+    ):
+        with pytest.raises(InputError, match=next(iter(wrong))):
+            Limits(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_command_takes_limits(tmp_path: Path) -> None:
+    """On a real server, each by its option."""
+    spec = tmp_path / "spec.py"
+    spec.write_text(
+        "import everlearn as el\n"
+        'model = el.Model("m", learner="logistic",'
+        ' schema=el.Schema(target="late", numeric=("x",)))\n'
+    )
+    figures = {"body": 0.01, "rows": 3, "depth": 5, "head": 4000}
+    options = ["--no-learn", "--rate", "0.01", "--burst", "9", "--patience", "0.5"]
+    options += [word for name, most in figures.items() for word in (f"--max-{name}", str(most))]
+    with Server(tmp_path / "workspace", spec, options=options) as server:
+
+        def status(content: str, **headers: str) -> int:
+            given = {"Content-Type": "application/json"} | headers
+            return int(server.client.post(PREDICT, content=content, headers=given).status_code)
+
+        rows = json.dumps({"instances": [{"x": 1.0}] * 3})
+        assert status(rows) == 200
+        assert status(json.dumps({"instances": [{}] * 4})) == 413
+        assert status('{"instances": [{"x": [[[1]]]}]}') == 413
+        assert status(rows + " " * 11_000) == 413
+        assert status(rows, more="a" * 5000) == 400
+        assert status_of(opened(server.port, "Content-Length: 1000")) == 408
+        statuses = [status(rows) for _ in range(8)]
+        assert (statuses[0], statuses[-1]) == (200, 429)
 
 
 # --- on a real server, byte by byte ---

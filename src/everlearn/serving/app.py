@@ -376,14 +376,15 @@ def _label(body: LabelBody) -> Label:
     )
 
 
-def serve(app: Any, host: str, port: int) -> None:
+def serve(app: Any, host: str, port: int, limits: Limits | None = None) -> None:
     """Answer until interrupted."""
     import uvicorn
 
-    from everlearn.serving.heads import BoundedHeads
+    from everlearn.serving.heads import within
 
+    heads = within(limits or Limits())
     config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", access_log=False, http=BoundedHeads
+        app, host=host, port=port, log_level="warning", access_log=False, http=heads
     )
     server = uvicorn.Server(config)
     app.state.ending = lambda: server.should_exit  # streams end then: nobody waits for them

@@ -30,8 +30,8 @@ class Body(BaseModel):
 class PredictBody(Body):
     """Rows to predict for."""
 
-    instances: list[dict[str, Any]] = Field(max_length=10_000)
-    """Columns and values; a column that is left out is missing."""
+    instances: list[dict[str, Any]]
+    """Columns and values; a column that is left out is missing. How many: `Limits.rows`."""
     keys: list[Name | None] | None = None
     """The entity of each row."""
     ids: list[Name | None] | None = None
@@ -89,7 +89,7 @@ class LabelBody(Body):
 class FeedbackBody(Body):
     """Labels."""
 
-    labels: list[LabelBody] = Field(max_length=10_000)
+    labels: list[LabelBody]
 
 
 class PromoteBody(Body):

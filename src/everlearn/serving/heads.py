@@ -11,6 +11,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from everlearn.serving.limits import Limits
+
 
 class BoundedHeads(HttpToolsProtocol):
     """A connection of uvicorn's, whose requests have bounded heads (line and headers).
@@ -53,8 +55,12 @@ class BoundedHeads(HttpToolsProtocol):
         self._wait()
 
     def on_headers_complete(self) -> None:
-        """A head is there."""
+        """A head is there. Raises `ValueError`, which is answered by 400, if it is too large: it
+        may have come in one piece."""
         self._arrived()
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        if size > self.most:
+            raise ValueError("the head of the request is too large")
         super().on_headers_complete()
 
     def _wait(self) -> None:
@@ -66,3 +72,9 @@ class BoundedHeads(HttpToolsProtocol):
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
+
+
+def within(limits: Limits) -> type[BoundedHeads]:
+    """Connections whose heads keep to these limits."""
+    bounds = {"most": limits.head, "seconds": limits.seconds}
+    return type("BoundedHeads", (BoundedHeads,), bounds)

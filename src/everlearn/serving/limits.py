@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
 from starlette.types import Message, Receive, Scope, Send
+
+from everlearn.base import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +26,33 @@ class Limits:
     Args:
         body: bytes of one request.
         bodies: bytes of all requests that are being answered.
-        seconds: that a body may take to arrive.
+        head: bytes of a request's line and headers; the server's, not the application's.
+        rows: predictions or labels of one request.
+        depth: of the JSON, in objects and lists; 200 at most, which is the parser's.
+        seconds: that a head may take to arrive, and then a body.
         rate: requests a second of one key, or of one address where there are no keys.
         burst: requests that may come at once.
+
+    Raises:
+        InputError: a figure that cannot be.
     """
 
     body: int = 16 << 20
     bodies: int = 256 << 20
+    head: int = 64 << 10
+    rows: int = 10_000
+    depth: int = 32
     seconds: float = 30.0
     rate: float = 10_000.0
     burst: int = 20_000
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not 0 < value < math.inf:
+                raise InputError(f"{field.name}={value!r}; it is above 0")
+        if self.body > self.bodies:
+            raise InputError(f"body={self.body} is more than the {self.bodies} of all bodies")
 
 
 class Refused(Exception):
@@ -119,11 +139,11 @@ class Bodies:
             if name == b"content-length":
                 length = int(value) if value.isdigit() and len(value) < 19 else self.limits.body + 1
         self._check(length)
-        message = await receive()
-        if not message.get("more_body"):
-            return self._hold(message.get("body", b""), 0)
         try:
             async with asyncio.timeout(self.limits.seconds):
+                message = await receive()
+                if not message.get("more_body"):
+                    return self._hold(message.get("body", b""), 0)
                 return await self._rest(message, receive)
         except TimeoutError:
             text = f"the body took more than {self.limits.seconds:g} seconds"
@@ -171,16 +191,47 @@ def replayed(body: bytes, receive: Receive) -> Receive:
     return again
 
 
+class TooMuch(HTTPException):
+    """A body that says more than a request may."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(413, text)
+
+
 class StrictRequest(Request):
-    """A request whose JSON has neither NaN nor infinity, no half characters, and no depth past 200
-    (the parser's; it is no recursion of ours)."""
+    """A request whose JSON has neither NaN nor infinity, no half characters, and is within the
+    limits of the application. (The parser itself ends at a depth of 200.)"""
 
     async def json(self) -> Any:
+        """The body. Raises `json.JSONDecodeError`, `TooMuch`."""
         body = await self.body()
+        limits: Limits = self.app.state.limits
         try:
-            return from_json(body, allow_inf_nan=False)
+            found = from_json(body, allow_inf_nan=False)
         except ValueError as error:
             raise json.JSONDecodeError(str(error), "", 0) from None
+        _check_rows(found, limits.rows)
+        if body.count(b"[") + body.count(b"{") > limits.depth:  # it may be deep
+            _check_depth(found, limits.depth)
+        return found
+
+
+def _check_rows(found: Any, most: int) -> None:
+    """Raise `TooMuch` if a field is a list of more."""
+    for name, value in found.items() if isinstance(found, dict) else ():
+        if isinstance(value, list) and len(value) > most:
+            raise TooMuch(f"{len(value)} {name[:100]!r} in one request: {most} are taken at a time")
+
+
+def _check_depth(found: Any, most: int) -> None:
+    """Raise `TooMuch` if it is nested deeper; level by level, not by recursion."""
+    level = [found]
+    for _ in range(most):
+        inner = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [value for one in inner for value in one if isinstance(value, list | dict)]
+        if not level:
+            return
+    raise TooMuch(f"the JSON is nested deeper than {most}")
 
 
 class StrictRoute(APIRoute):

@@ -14,9 +14,12 @@ from everlearn.base import Json
 from everlearn.registry.audit import Audit
 from everlearn.registry.keys import Keys
 from everlearn.serving.access import ADMIN, Access, needs
-from everlearn.serving.limits import Limits, StrictRoute
+from everlearn.serving.limits import Limits, StrictRoute, TooMuch
 from everlearn.serving.trail import Trail
 from everlearn.storage.database import Database
+
+BATCHES = (("PredictBody", "instances"), ("FeedbackBody", "labels"))
+"""Bodies and their lists that are bounded by `Limits.rows`."""
 
 SHOWN = 20
 """Of all that is wrong with a body, this much is said."""
@@ -33,17 +36,19 @@ def protect(
         models: their names.
     """
     audit = Audit(database)
+    app.state.limits = limits = limits or Limits()
     app.router.route_class = StrictRoute
     for route in app.routes:  # the documentation
         needs()(route.endpoint)  # type: ignore[attr-defined]
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(TooMuch, _too_much)
     app.add_middleware(
         Access,
         routes=app.router.routes,
         keys=Keys(database),
         trail=Trail(audit),
         models=models,
-        limits=limits or Limits(),
+        limits=limits,
     )
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
 
@@ -64,6 +69,9 @@ def _described(app: FastAPI) -> dict[str, Any]:
         schemes = made.setdefault("components", {}).setdefault("securitySchemes", {})
         schemes["key"] = {"type": "http", "scheme": "bearer"}
         made["security"] = [{"key": []}]
+        for body, name in BATCHES:
+            listed = made["components"]["schemas"][body]["properties"][name]
+            listed["maxItems"] = app.state.limits.rows
         app.openapi_schema = made
     return app.openapi_schema
 
@@ -75,9 +83,13 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
         {"at": _text(".".join(map(str, item["loc"]))), "error": _text(item["msg"])}
         for item in found[:SHOWN]
     ]
-    many = any(item["type"] == "too_long" for item in found)
     text = "; ".join(f"{item['at']}: {item['error']}" for item in wrong)
-    return JSONResponse({"error": text, "wrong": wrong}, 413 if many else 422)
+    return JSONResponse({"error": text, "wrong": wrong}, 422)
+
+
+async def _too_much(request: Request, error: Exception) -> JSONResponse:
+    text = error.detail if isinstance(error, TooMuch) else str(error)
+    return JSONResponse({"error": _text(text)}, 413)
 
 
 def _text(text: str) -> str:
