@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import sqlalchemy as sa
 
@@ -39,6 +39,9 @@ from everlearn.storage.parts import PartStore
 from everlearn.storage.stores import open_blobs
 from everlearn.workspace.model import ModelHandle
 from everlearn.workspace.places import BLOBS_NAME, DATABASE_NAME, DEFAULT, places
+
+if TYPE_CHECKING:
+    from everlearn.serving.limits import Limits
 
 
 def open(
@@ -126,13 +129,14 @@ class Workspace:
         made = self.registry.define(definition, source)
         return ModelHandle(self, definition.name, made.number)
 
-    def app(self, names: Sequence[str], *, learn: bool = True) -> Any:
+    def app(self, names: Sequence[str], *, learn: bool = True, limits: Limits | None = None) -> Any:
         """The HTTP API over some models, as an ASGI application.
 
         Args:
             names: of the models.
             learn: also ask triggers and carry out jobs in this process, in a thread; else
                 `everlearn worker` does.
+            limits: what a request may cost; those of `everlearn serve` unless given.
         """
         from everlearn.serving.app import Models, make_app
         from everlearn.serving.learning import Learning
@@ -161,9 +165,8 @@ class Workspace:
             own.rollouts,
             models.refresh,
         )
-        return make_app(
-            models, learning if learn else None, OnlineLearning(learners) if learners else None
-        )
+        beside = OnlineLearning(learners) if learners else None
+        return make_app(models, learning if learn else None, beside, limits)
 
     def import_feedback(self, path: str | os.PathLike[str], *, model: str | None = None) -> Json:
         """Log the labels of a file; see `everlearn.data.imports.import_labels`."""
