@@ -6,10 +6,14 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+
+TOGETHER = 20
+"""Rows that are inserted by one step of a statement."""
 
 
 def insert_many(
@@ -26,9 +30,14 @@ def insert_many(
     Raises:
         sqlalchemy.exc.IntegrityError: as any insert.
     """
-    if rows:
-        text = _insert(connection.dialect.name, table.name, tuple(names))
-        connection.exec_driver_sql(text, list(rows))
+    dialect, whole = connection.dialect.name, len(rows) - len(rows) % TOGETHER
+    if whole:
+        text = _insert(dialect, table.name, tuple(names), TOGETHER)
+        groups = [rows[at : at + TOGETHER] for at in range(0, whole, TOGETHER)]
+        connection.exec_driver_sql(text, [tuple(chain.from_iterable(one)) for one in groups])
+    if whole < len(rows):
+        text = _insert(dialect, table.name, tuple(names), 1)
+        connection.exec_driver_sql(text, list(rows[whole:]))
 
 
 def take_numbers(connection: Connection, table: sa.Table, count: int) -> list[int]:
@@ -113,9 +122,10 @@ def _fetched(connection: Connection, text: str, values: tuple[Any, ...]) -> list
 
 
 @lru_cache
-def _insert(dialect: str, table: str, names: tuple[str, ...]) -> str:
+def _insert(dialect: str, table: str, names: tuple[str, ...], rows: int) -> str:
     marks = ", ".join(["?" if dialect == "sqlite" else "%s"] * len(names))
-    return f"INSERT INTO {table} ({', '.join(map(_quoted, names))}) VALUES ({marks})"
+    values = ", ".join([f"({marks})"] * rows)
+    return f"INSERT INTO {table} ({', '.join(map(_quoted, names))}) VALUES {values}"
 
 
 def _looked_up(
