@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -15,6 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import everlearn as el
+from everlearn.jobs.spans import span
 from everlearn.serving.events import Events
 from everlearn.serving.journal import Journal, JsonFormatter
 from tests.serving.local import LocalClient as TestClient
@@ -151,6 +154,10 @@ def test_traces_are_sent_to_a_collector(
     with TestClient(app) as client:
         use(client)
         client.get("/healthz")
+        client.post("/v1/models/m/jobs")
+    with pytest.raises(el.LeaseLostError), span("job", model="m", job=0):
+        raise el.LeaseLostError("another worker has it")
+    assert workspace.work(once=True) == 1
     provider = api.get_tracer_provider()
     assert isinstance(provider, otel.TracerProvider)
     provider.shutdown()
@@ -160,3 +167,20 @@ def test_traces_are_sent_to_a_collector(
     assert b"/v1/models/{model}/predict" in sent
     assert b"everlearn" in sent
     assert b"/healthz" not in sent
+    for step in ("plan", "job", "learn", "gate", "promote"):
+        assert f"everlearn.{step}".encode() in sent
+    assert b"everlearn.version" in sent and b"another worker has it" in sent
+
+
+def test_without_traces_nothing_is_loaded(tmp_path: Path) -> None:
+    program = f"""
+import sys, everlearn as el
+from everlearn.jobs.spans import span
+with span("job", job=1) as told:
+    told(version=2)
+with el.open({str(tmp_path / "workspace")!r}) as workspace:
+    workspace.work(once=True)
+print([name for name in sys.modules if name.startswith("opentelemetry")])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

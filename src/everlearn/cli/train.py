@@ -125,9 +125,16 @@ def worker(
     once: Annotated[
         bool, typer.Option("--once", help="End when no job is due, rather than wait for more.")
     ] = False,
+    traces: Annotated[
+        bool, typer.Option(help="Send OpenTelemetry traces to OTEL_EXPORTER_OTLP_ENDPOINT.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run queued jobs, and those that dead workers left, until interrupted."""
+    if traces:
+        from everlearn.serving.traces import trace_jobs
+
+        trace_jobs()
 
     def report(job: Job, result: JobResult | None, error: str | None) -> None:
         if as_json:

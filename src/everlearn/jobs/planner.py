@@ -19,6 +19,7 @@ from everlearn.jobs.ledger import Ledger
 from everlearn.jobs.online import online_of
 from everlearn.jobs.plan import Plan, Request
 from everlearn.jobs.queue import OPEN, Queue
+from everlearn.jobs.spans import span
 from everlearn.jobs.widen import grown, widened
 from everlearn.learners.adapt import learner_kind
 from everlearn.registry import aliases, bundle, definitions, lineage, versions
@@ -82,7 +83,23 @@ class Planner:
             ConflictError: a job of the model has not ended, from whose result this one has to
                 start; or the model was changed meanwhile. Plan again when that is over.
         """
-        sources = self.open(request) if sources is None else sources
+        with span("plan", model=name) as told:
+            sources = self.open(request) if sources is None else sources
+            found = self._plan(name, definition, request, sources, then)
+            if isinstance(found, int):
+                told(job=found)
+            else:
+                told(action=found.action, reason=found.reason)
+            return found
+
+    def _plan(
+        self,
+        name: str,
+        definition: int,
+        request: Request,
+        sources: Sequence[Source],
+        then: Then,
+    ) -> int | Decision:
         with self._database.read() as connection:
             standing = _standing(connection, name)
             made = definitions.definition(connection, name, definition)

@@ -32,6 +32,7 @@ from everlearn.jobs.learn import ChunkLike, Fold, Step, learn, relive
 from everlearn.jobs.plan import Plan
 from everlearn.jobs.queue import Job
 from everlearn.jobs.result import Made, Progress, Report
+from everlearn.jobs.spans import span
 from everlearn.jobs.widen import widened
 from everlearn.registry import definitions, versions
 from everlearn.registry.config import from_config, to_config
@@ -80,6 +81,20 @@ class Run:
 
     def carry_out(self) -> Job:
         """Fold, judge, commit. Returns the job in the state "committed"."""
+        with span("learn", model=self.job.model, job=self.job.id) as told:
+            increments = self._learn()
+            told(rows=self.rows)
+        self.progress.phase = "judging"
+        self.report(self.progress)
+        state = self.fold.save()
+        with span("gate", model=self.job.model, job=self.job.id) as told:
+            decision = self._judge(state)
+            told(action=decision.action, reason=decision.reason)
+        crash_point("job.judged")
+        return self._commit(state, increments, decision)
+
+    def _learn(self) -> list[Increment]:
+        """Fold what is remembered and what is new; what was consumed of each source."""
         strategy = self.plan.strategy
         if not self.fold.replays and self.mark is None:
             self.progress.phase = "memory"
@@ -90,12 +105,7 @@ class Run:
             increments = self._increments()
         self.holdouts.settle(anew=self.plan.again)
         self._keep_ids()
-        self.progress.phase = "judging"
-        self.report(self.progress)
-        state = self.fold.save()
-        decision = self._judge(state)
-        crash_point("job.judged")
-        return self._commit(state, increments, decision)
+        return increments
 
     # --- beginning ---
 

@@ -14,6 +14,7 @@ from everlearn.jobs.checkpoint import Checkpoints, Pace
 from everlearn.jobs.queue import Job, Queue
 from everlearn.jobs.result import JobResult, Made, Report
 from everlearn.jobs.run import Run
+from everlearn.jobs.spans import span
 from everlearn.registry import aliases, versions
 from everlearn.registry.models import model_id, plain
 from everlearn.storage.database import Database
@@ -67,6 +68,12 @@ class Runner:
             LeaseLostError: another worker has the job; nothing of this run was committed.
             ChangedError: a file is not the one that was planned.
         """
+        with span("job", model=job.model, job=job.id, attempt=job.attempts) as told:
+            found = self._run(job, check, report)
+            told(version=found.version, action=found.decision.action)
+            return found
+
+    def _run(self, job: Job, check: Callable[[], None], report: Report) -> JobResult:
         resumed_from, made = 0, None
         checkpoints = Checkpoints(self.parts, job)
         if job.state != "committed":
@@ -75,10 +82,12 @@ class Runner:
             job = run.carry_out()
             made = run.made
         crash_point("job.committed")
-        with self.database.write() as connection:
-            self.queue.fence(connection, job)
-            decision = self._promote(connection, job, Decision.from_json(job.decision))
-            self.queue.finish(connection, job, decision)
+        with span("promote", model=job.model, job=job.id, version=job.version) as told:
+            with self.database.write() as connection:
+                self.queue.fence(connection, job)
+                decision = self._promote(connection, job, Decision.from_json(job.decision))
+                self.queue.finish(connection, job, decision)
+            told(action=decision.action, reason=decision.reason)
         crash_point("job.done")
         checkpoints.remove()
         job = replace(job, state="done", decision=decision.to_json())
