@@ -14,10 +14,11 @@ from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.jobs import catchup
 from everlearn.jobs import run as runs
 from everlearn.jobs.online import Tail
-from everlearn.serving import online
+from everlearn.serving import online, rival
 from tests.serving.local import LocalClient as TestClient
 from tests.serving.test_online import URL, Loop, until
 
+GATE = el.NonInferior("log_loss", margin=0.05)
 RETRAINED = el.Strategy(start="scratch", memory=el.Everything())
 
 
@@ -143,8 +144,8 @@ def test_a_candidate_that_fails_is_refused_and_the_live_model_goes_on(
 def test_a_long_way_is_caught_up_with_in_turns_that_end_by_the_clock(
     it: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(online, "PART", 7)
-    monkeypatch.setattr(online, "TURN_SECONDS", 1e-9)  # one part a turn
+    monkeypatch.setattr(rival, "PART", 7)
+    monkeypatch.setattr(rival, "TURN_SECONDS", 1e-9)  # one part a turn
     with TestClient(it.workspace.app(["m"], learn=False)) as client:
         it.teach(client, 60)
         job = plan(it)
@@ -188,21 +189,24 @@ def test_what_answers_keeps_what_it_learned_until_its_own_thread_follows_a_champ
         assert it.position(client) == last
 
 
-def test_no_candidate_is_on_trial_beside_a_model_that_learns_online(tmp_path: Path) -> None:
-    (tmp_path / "first.csv").write_text("x,y\n" + "1,1\n-1,0\n" * 50)
-    (tmp_path / "next.csv").write_text("x,y\n" + "2,1\n-2,0\n" * 50)
-    with el.open(tmp_path / "workspace") as workspace:
-        model = el.Model(
-            "m",
-            learner=el.learners.LogisticRegression(),
-            schema=el.Schema(target="y"),
-            triggers=(el.Online(),),
-            rollout=el.Canary([50]),
-        )
-        handle = workspace.model(model)
-        handle.train(str(tmp_path / "first.csv"))
-        assert handle.train(str(tmp_path / "next.csv")).decision.action == "promote"
-        assert workspace.rollouts.running("m") is None
+WITHOUT_EFFECT: list[tuple[dict[str, object], str]] = [
+    ({"rollout": el.Canary([50])}, "rollout=Canary"),
+    ({"schema": el.Schema()}, "target"),
+    ({"triggers": (el.Online(), el.Online())}, "twice"),
+    ({"triggers": (el.Cooldown(el.Online(), hours=1),)}, "within Cooldown"),
+    ({"labels": el.LabelPolicy(signals={"hide": (0, 0.5)})}, "weight"),
+]
+
+
+@pytest.mark.parametrize(("said", "named"), WITHOUT_EFFECT)
+def test_what_does_nothing_beside_online_is_refused(
+    tmp_path: Path, said: dict[str, object], named: str
+) -> None:
+    model = el.Model("m", schema=el.Schema(target="y"), triggers=(el.Online(),), gate=GATE)
+    with el.open(tmp_path) as workspace:
+        with pytest.raises(el.SpecError, match=named):
+            workspace.model(model.replace(**said))
+        workspace.model(model)  # a gate judges what jobs make
 
 
 @pytest.mark.parametrize("memory", [el.Everything(), el.Reservoir(40), el.Window(rows=40)])

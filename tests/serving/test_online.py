@@ -132,7 +132,7 @@ def test_a_tail_does_not_depend_on_when_it_looked(loop: Callable[..., Loop]) -> 
         tail = Tail.load(it.workspace.registry, "m", version, log, 0)
         while tail.position < log.head():
             tail.fold_in(min(log.head(), tail.position + step))
-        increment = tail.increment(it.workspace.blobs)
+        (increment,) = tail.increments(it.workspace.blobs)
         assert increment.set_aside >= 5
         total = increment.rows + increment.held_out + increment.set_aside + increment.duplicates
         assert total == log.head()

@@ -145,7 +145,7 @@ class BlockReader:
 
     Args:
         slices, columns, blobs: what is read, and how.
-        share: of rows that are held out.
+        share: of rows that are held out, unless a slice says its own (option "holdout").
         seen: ids of the lineage, a copy that this reader may change; None where rows have no ids.
     """
 
@@ -222,7 +222,7 @@ class BlockReader:
             twice = among[self._seen.duplicates(ids[among])]
             good[twice] = False
             self._seen.add(ids[good])
-        held = good & in_holdout(ids, self._share)
+        held = good & in_holdout(ids, self.slices[part].options.get("holdout", self._share))
         held_at, learn_at = np.flatnonzero(held), np.flatnonzero(good & ~held)
         return Block(
             part=part,

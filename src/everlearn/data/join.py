@@ -143,30 +143,50 @@ class LogSource:
         return self._spooled(start, stop, self._judge(start, stop), columns, self._blobs)
 
     def part(
-        self, start: int, stop: int, columns: Columns, blobs: BlobStore, page: Page | None = None
+        self,
+        start: int,
+        stop: int,
+        columns: Columns,
+        blobs: BlobStore,
+        page: Page | None = None,
+        held: Set[str] = frozenset(),
+        aside: Mapping[int, str] = {},
     ) -> Slice:
-        """The labels with start < position ≤ stop by the policy alone, whatever guards say: what
-        they make of a label depends on the labels beside it.
+        """The labels with start < position ≤ stop by the policy, and by what guards said of them
+        already: what they make of a label depends on the labels beside it.
 
         Args:
             blobs: where it is spooled to.
             page: these labels, where they were read already, and none judges the same prediction
                 as another one.
+            held: sources in quarantine.
+            aside: position → why else a label is set aside.
         """
+        judged = _without(self._judged(start, stop, page, held), aside)
+        return self._spooled(start, stop, judged, columns, blobs, page)
+
+    def candidates(self, start: int, stop: int, page: Page, held: Set[str]) -> list[Candidate]:
+        """The rows of a part that count, for guards to judge; arguments as for `part`."""
+        return list(self._candidates(start, stop, self._judged(start, stop, page, held, False)))
+
+    def _judged(
+        self, start: int, stop: int, page: Page | None, held: Set[str], quick: bool = True
+    ) -> Judgement:
+        """Decide by the policy what counts; `quick`: only of labels that may not count as they
+        are."""
         before = start > 0 and (page is None or any(page.again))
         earlier = said_before(self._log, start, stop) if before else {}
         if page is None:
-            judged = self._settle(said_within(self._log, start, stop), earlier)
-            return self._spooled(start, stop, judged, columns, blobs)
+            return self._settle(said_within(self._log, start, stop), earlier, held)
         said = {}
-        if earlier or not self._policy.plain or None in page.value:
-            plain = self._policy.plain  # a first label that is alone counts as it is
-            said = {
+        plain = self._policy.plain and quick and not held
+        if earlier or not plain or None in page.value:
+            said = {  # a first label that is alone counts as it is
                 prediction: [page.said(at)]
                 for at, prediction in enumerate(page.prediction)
                 if not plain or page.value[at] is None or prediction in earlier
             }
-        return self._spooled(start, stop, self._settle(said, earlier), columns, blobs, page)
+        return self._settle(said, earlier, held)
 
     def _spooled(
         self,

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from everlearn.base import Decision
+from everlearn.base import ConflictError, Decision
 from everlearn.data.join import LogSource
 from everlearn.data.slices import Consumed
 from everlearn.evaluation.gates import parts_not_finite, try_candidate
@@ -20,7 +20,7 @@ from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.jobs.ledger import Ledger
 from everlearn.jobs.online import Tail, online_of
 from everlearn.registry import aliases, definitions, lineage
-from everlearn.registry.models import model_id
+from everlearn.registry.models import model_id, plain
 from everlearn.storage import schema
 
 CATCH_UP = "catch up"
@@ -47,7 +47,7 @@ def behind(connection: sa.Connection, model: str) -> int | None:
     A server asks this many times a second: histories are looked at last, from their ends.
     """
     key, made = model_id(connection, model), schema.versions.c
-    jobs, moves = schema.jobs.c, schema.alias_history.c
+    jobs = schema.jobs.c
     named = aliases.all_aliases(connection, model)
     candidate, champion = named.get(aliases.CANDIDATE), named.get(aliases.CHAMPION)
     if candidate is None or champion is None:
@@ -57,13 +57,55 @@ def behind(connection: sa.Connection, model: str) -> int | None:
     )
     if connection.execute(base).scalar() != champion:
         return None
-    last = (
-        sa.select(moves.action)
-        .where(moves.model_id == key, moves.name == aliases.CANDIDATE)
-        .order_by(moves.id.desc())
-        .limit(1)
+    return _catching_up(connection, model)
+
+
+def left_behind(connection: sa.Connection, model: str) -> int | None:
+    """The candidate that was to catch up with a champion that is none any more, and of which nobody
+    said so yet; None if there is none."""
+    if behind(connection, model) is not None:
+        return None
+    return _catching_up(connection, model)
+
+
+def end(connection: sa.Connection, model: str, number: int, decision: Decision) -> None:
+    """Write down what became of a candidate that was to catch up: in the history of its alias, and
+    as the decision of its job.
+
+    Args:
+        connection: a writing transaction, in which it was seen to be catching up.
+    """
+    said = {"action": decision.action, "reason": decision.reason}
+    aliases.note(connection, model, aliases.CANDIDATE, **said)
+    made, jobs = schema.versions.c, schema.jobs
+    job = sa.select(made.job_id).where(
+        made.model_id == model_id(connection, model), made.number == number
     )
-    return candidate if connection.execute(last).scalar() == CATCH_UP else None
+    key = connection.execute(job).scalar()
+    told = plain(decision.to_json())
+    connection.execute(sa.update(jobs).where(jobs.c.id == key).values(decision=told))
+
+
+def refuse(
+    connection: sa.Connection, model: str, number: int | None = None, *, reason: str
+) -> Decision:
+    """Have a candidate catch up no more, because somebody says so; the live model goes on.
+
+    Args:
+        connection: a writing transaction.
+        number: of the candidate; whichever is catching up unless given.
+
+    Raises:
+        ConflictError: none is, or another one.
+    """
+    model_id(connection, model, lock=True)
+    found = behind(connection, model)
+    if found is None or number not in (None, found):
+        what = "no candidate" if found is None else f"version {found}, and not version {number},"
+        raise ConflictError(f"{what} of {model!r} is catching up")
+    decision = Decision("refuse", reason, {"version": found})
+    end(connection, model, found, decision)
+    return decision
 
 
 def newest(connection: sa.Connection, model: str) -> int:
@@ -104,6 +146,19 @@ def judge(candidate: Tail, live: Tail, gate: Any) -> Decision:
     return try_candidate(
         candidate.fold, live.fold if same else None, holdouts, gate, columns=columns
     )
+
+
+def _catching_up(connection: sa.Connection, model: str) -> int | None:
+    """The candidate, if the last that was said of it is that it catches up."""
+    moves = schema.alias_history.c
+    query = (
+        sa.select(moves.action, moves.version_to)
+        .where(moves.model_id == model_id(connection, model), moves.name == aliases.CANDIDATE)
+        .order_by(moves.id.desc())
+        .limit(1)
+    )
+    last = connection.execute(query).first()
+    return last.version_to if last is not None and last.action == CATCH_UP else None
 
 
 def _numbers(connection: sa.Connection, model: str) -> set[int]:

@@ -7,45 +7,46 @@ looked: whoever begins again from the version and reads the log ends bit-equal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from itertools import groupby
+from typing import ClassVar
 
 import numpy as np
-from blake3 import blake3
 
 from everlearn.base import (
+    Batch,
     Decision,
-    Json,
+    EverlearnError,
     Model,
+    Prediction,
     SpecError,
     State,
+    StorageError,
     prefixed,
     under,
 )
-from everlearn.data.history import said_before
+from everlearn.data.compiler import empty_batch
 from everlearn.data.ids import SeenIds
-from everlearn.data.increment import Reader
-from everlearn.data.join import LOG, LogSource, corrected_ids
+from everlearn.data.increment import Chunk, Reader
+from everlearn.data.join import corrected_ids
 from everlearn.data.log import FeedbackLog
 from everlearn.data.pages import Page
-from everlearn.data.slices import Slice
-from everlearn.data.tables import BlobStore, MemoryBlobs
+from everlearn.data.policy import LabelPolicy
+from everlearn.data.quality import Guards
+from everlearn.data.tables import BlobStore
 from everlearn.data.tally import Tally
+from everlearn.evaluation.gates import parts_not_finite
 from everlearn.evaluation.holdouts import HoldOuts
-from everlearn.evaluation.loss import losses
 from everlearn.evaluation.metrics import Metrics
-from everlearn.evaluation.sequences import Moments, mean_bounds
-from everlearn.jobs.learn import Fold
+from everlearn.jobs.feed import MOST, Feed, Labels
+from everlearn.jobs.increments import increment
+from everlearn.jobs.learn import Fold, Step
 from everlearn.jobs.triggers import Facts
 from everlearn.registry.config import from_config
 from everlearn.registry.registry import Registry
 from everlearn.registry.versions import Increment, Version
 from everlearn.strategies.strategy import Strategy
-
-MOST = 2000
-"""Labels that are compiled together."""
 
 KEPT = 32 << 20
 """Characters of features that a tail keeps until a version is cut; more are read again."""
@@ -74,6 +75,9 @@ class Online:
         SpecError: a figure that cannot be.
     """
 
+    alone: ClassVar[bool] = True
+    """It is no part of another trigger."""
+
     rows: int = 10_000
     seconds: float = 600.0
     margin: float = 0.05
@@ -84,6 +88,30 @@ class Online:
             raise SpecError(f"{self} needs rows from 1, seconds above 0 and a margin from 0")
         if not 0.5 <= self.level < 1.0:
             raise SpecError(f"level={self.level!r}; it is from 0.5 to below 1")
+
+    def check(self, model: Model) -> None:
+        """Refuse what would do nothing beside it, or could not do what it says.
+
+        Raises:
+            SpecError: with what does not go together, and what to do.
+        """
+        name = f"{model.name!r} learns online (everlearn.Online)"
+        if sum(isinstance(trigger, Online) for trigger in model.triggers) > 1:
+            raise SpecError(f"{name} twice; name one Online(…) among its triggers")
+        if model.schema is None or model.schema.target is None:
+            raise SpecError(f"{name}, and labels are values of a target: say Schema(target=…)")
+        if model.rollout is not None:
+            raise SpecError(
+                f"{name}, so rollout={type(model.rollout).__name__}(…) would do nothing: what a "
+                "candidate on trial is compared with, the champion, is not what answers. Leave "
+                "rollout= out: a job's candidate catches up with the log, and the gate compares it "
+                "with the live model"
+            )
+        policy = model.labels or LabelPolicy()
+        if policy.weighs and model.schema.weight is None:
+            raise SpecError(f"{name}, and its LabelPolicy gives weights: say Schema(weight=…)")
+        if model.guards is not None and not isinstance(model.guards, Guards):
+            raise SpecError(f"{name}, with guards=Guards(…) or None, not {model.guards!r}")
 
     def decide(self, facts: Facts) -> Decision:
         """Never asks for a job."""
@@ -96,14 +124,8 @@ def online_of(model: Model) -> Online | None:
     return found[0] if found else None
 
 
-@dataclass(frozen=True, slots=True)
-class Labels:
-    """A part of the log in memory, in which no prediction is judged twice: as it was read, and as
-    it is learned."""
-
-    page: Page
-    part: Slice
-    blobs: MemoryBlobs
+class UnlearnableError(EverlearnError):
+    """A learner fails on a label, or is not finite after it."""
 
 
 class Tail:
@@ -111,22 +133,35 @@ class Tail:
 
     Args:
         fold: of the version, with its memory.
+        again: makes a fold of a state of it.
         holdouts: that the version was made with.
-        model: whose definition it is.
+        feed: of labels, for all tails that stand where this one does.
         log: of the model.
         position: of the last label that the version's lineage took.
+
+    Attributes:
+        careful: whether a label that the learner fails on is set aside, which takes a copy of the
+            state for each part of the log; else it is an `UnlearnableError`, and the tail has to be
+            loaded anew.
+        failed: position → why the label there was set aside since the version.
     """
 
     def __init__(
-        self, fold: Fold, holdouts: HoldOuts, model: Model, log: FeedbackLog, position: int
+        self,
+        fold: Fold,
+        again: Callable[[State], Fold],
+        holdouts: HoldOuts,
+        feed: Feed,
+        log: FeedbackLog,
+        position: int,
     ) -> None:
-        self.fold, self.holdouts = fold, holdouts
+        self.fold, self.holdouts, self.feed = fold, holdouts, feed
         self.position = self.began = position
+        self.careful, self.failed = False, dict[int, str]()
         self.metrics = Metrics(fold.kind)
-        self.source = LogSource(log, model.schema, MemoryBlobs(), model.labels)
-        self._log, self._holdout = log, model.holdout
+        self._again, self._log = again, log
         self._seen = SeenIds(under("ids", fold.others))
-        self._tallies: list[Tally] = []
+        self._tallies: list[tuple[int, Tally]] = []
         self._erased = log.erased()
         self._kept: list[Page] | None = []
         self._size = 0
@@ -135,21 +170,32 @@ class Tail:
 
     @classmethod
     def load(
-        cls, registry: Registry, name: str, version: Version, log: FeedbackLog, position: int
+        cls,
+        registry: Registry,
+        name: str,
+        version: Version,
+        log: FeedbackLog,
+        position: int,
+        feed: Feed | None = None,
     ) -> Tail:
         """The tail of a version. Raises as `Registry.state`."""
         made = registry.definition(name, version.definition)
         strategy: Strategy = from_config(version.strategy, made.source)
-        state = registry.state(name, version)
-        fold = Fold.load(state, made.section("learner"), strategy, frozen=False)
+
+        def again(state: State) -> Fold:
+            return Fold.load(state, made.section("learner"), strategy, frozen=False)
+
+        fold = again(registry.state(name, version))
         holdouts = HoldOuts.load(registry.holdouts(name, version))
-        return cls(fold, holdouts, registry.definition(name).model(), log, position)
+        feed = Feed(registry, name, version, log) if feed is None else feed
+        return cls(fold, again, holdouts, feed, log, position)
 
     def cut(self) -> None:
         """A version has all that was learned so far; what comes is counted anew."""
         self.fold.settle()
         self.holdouts.settle()
         self.began, self._tallies, self.metrics = self.position, [], Metrics(self.fold.kind)
+        self.failed = {}
         self._kept, self._size, self._erased = [], 0, self._log.erased()
 
     def __len__(self) -> int:
@@ -158,21 +204,18 @@ class Tail:
 
     def read(self, upto: int) -> list[Labels]:
         """The labels up to a position, for this tail and for others that stand where it does."""
-        found = []
-        pages = self._log.pages(self.position, upto)
-        for start, stop, page in groups(pages, self.position, upto):
-            labels = self._labels(start, stop, page)
-            if self.fold.memory is None or not labels.part.options["corrects"]:
-                found.append(labels)
-                continue
-            found += [self._labels(*part) for part in _split(self._log, start, stop, page)]
-        return found
+        remembers = self.fold.memory is not None
+        columns = self.fold.columns
+        return list(self.feed.read(self.position, upto, columns, corrected=remembers))
 
     def fold_in(self, upto: int, read: Sequence[Labels] | None = None) -> None:
         """Learn the labels up to a position.
 
         Args:
             read: what `read` gave, where it was asked already.
+
+        Raises:
+            UnlearnableError: the learner failed on a label, and this tail is not `careful`.
         """
         for labels in self.read(upto) if read is None else read:
             self._fold(labels)
@@ -188,34 +231,25 @@ class Tail:
             self.fold.others = prefixed("ids", self._seen.save())
         return self.fold.save()
 
-    def increment(self, blobs: BlobStore) -> Increment:
-        """What was learned since the version, spooled to be read again.
+    def increments(self, blobs: BlobStore) -> list[Increment]:
+        """What was learned since the version, spooled to be read again: one for each definition
+        that held meanwhile.
 
         Args:
             blobs: of the workspace.
         """
-        parts = [
-            self.source.part(start, stop, self.fold.columns, blobs, page)
-            for start, stop, page in groups(self._pages(), self.began, self.position)
-        ]
-        part = _joined(parts, self.began, self.position)
-        counts = {
-            name: sum(getattr(tally, name) for tally in self._tallies)
-            for name in ("rows", "held_out", "set_aside", "duplicates")
-        }
-        return Increment(
-            source=LOG,
-            start=part.start,
-            stop=part.stop,
-            digest=part.digest,
-            slice=part.to_json(),
-            reasons=_reasons(self._tallies),
-            **counts,
+        columns, pages = self.fold.columns, self._pages()
+        read = self.feed.read(
+            self.began, self.position, columns, pages=pages, blobs=blobs, aside=self.failed
         )
+        return [
+            increment([one.part for one in labels], self._tallied(definition))
+            for definition, labels in groupby(read, lambda one: one.definition)
+        ]
 
-    def _labels(self, start: int, stop: int, page: Page) -> Labels:
-        blobs = MemoryBlobs()
-        return Labels(page, self.source.part(start, stop, self.fold.columns, blobs, page), blobs)
+    def _tallied(self, definition: int) -> list[Tally]:
+        """What became of the labels for which a definition held."""
+        return [tally for number, tally in self._tallies if number == definition]
 
     def _keep(self, page: Page) -> None:
         """Keep labels for the version that is cut next, unless they are too many."""
@@ -243,131 +277,85 @@ class Tail:
             [labels.part],
             columns,
             chunk=self._chunk,
-            holdout=self._holdout,
             seen=self._seen,
             blobs=labels.blobs,
             read_ahead=False,
         )
+        last = empty_batch(columns)
         with reader:
             for chunk in reader:
-                step = self.fold.step(chunk.batch)
-                if step.prediction is not None and step.counts:
-                    self.metrics.add(step.batch.y, step.prediction)
-                if step.refused is not None:
-                    reader.refuse(step.refused, "a class that the learner cannot be told of")
+                for start, step in self._steps(chunk.batch):
+                    self._account(reader, chunk, start, step)
                 self.holdouts.add(chunk.held)
-            self._tallies += reader.tallies
+                last = chunk.batch if len(chunk.batch) else last
+            if not self.careful:
+                self._check_answers(last)
+            self._tallies += [(labels.definition, tally) for tally in reader.tallies]
+
+    def _account(self, reader: Reader, chunk: Chunk, start: int, step: Step | str) -> None:
+        """Count what became of the rows of a chunk from `start` on."""
+        mask = np.zeros(len(chunk.batch), bool)
+        if isinstance(step, str):
+            mask[start] = True
+            reader.refuse(mask, step)
+            self.failed[int(chunk.origins()[1][start]) + 1] = step
+            return
+        if step.prediction is not None and step.counts:
+            self.metrics.add(step.batch.y, step.prediction)
+        if step.refused is not None:
+            mask[start : start + len(step.refused)] = step.refused
+            reader.refuse(mask, "a class that the learner cannot be told of")
+
+    def _steps(self, batch: Batch) -> list[tuple[int, Step | str]]:
+        """Learn rows: the first row of each step, and the step; of a row that the learner fails on,
+        the reason. Failing on one of many, it learns the halves, from where it was before."""
+        if not self.careful:
+            return [(0, self._step(batch))]
+        before = self.fold.save()
+        try:
+            step = self._step(batch)
+            broken = parts_not_finite(self.fold.save())
+            if broken:
+                raise UnlearnableError(f"after it {', '.join(broken)} would not be finite")
+            return [(0, step)]
+        except UnlearnableError as error:
+            self.fold, reason = self._again(before), str(error)
+        if len(batch) == 1:
+            return [(0, f"the learner failed on it: {reason}")]
+        half = len(batch) // 2
+        first = self._steps(batch.take(slice(0, half)))
+        rest = self._steps(batch.take(slice(half, len(batch))))
+        return first + [(half + start, step) for start, step in rest]
+
+    def _step(self, batch: Batch) -> Step:
+        """Learn rows; see whether the learner still answers.
+
+        Raises:
+            UnlearnableError: it failed, or does not.
+        """
+        try:
+            step = self.fold.step(batch)
+        except (OSError, MemoryError, StorageError):  # not the rows'
+            raise
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            raise UnlearnableError(text[:200]) from error
+        if not _is_finite(step.prediction):
+            raise UnlearnableError("its answers are not finite")
+        return step
+
+    def _check_answers(self, batch: Batch) -> None:
+        """See whether the learner still answers, by the last of the rows that it learned."""
+        if len(batch) and not _is_finite(self.fold.predict(batch.take(slice(-1, None)))):
+            raise UnlearnableError("its answers are not finite any more")
 
 
-class Guard:
-    """Compares a tail with the version it began from, on rows that neither has learned.
-
-    Args:
-        frozen: the version.
-        online: its margin and level.
-    """
-
-    def __init__(self, frozen: Fold, online: Online) -> None:
-        self._frozen, self._online = frozen, online
-        self.apart = Moments()
-
-    def see(self, tail: Tail, read: Sequence[Labels]) -> None:
-        """Take in labels that the tail is about to learn."""
-        columns = self._frozen.columns
-        for labels in read:
-            with Reader(
-                [labels.part], columns, chunk=MOST, blobs=labels.blobs, read_ahead=False
-            ) as reader:
-                for chunk in reader:
-                    if len(chunk.batch):
-                        self._compare(tail.fold, chunk.batch)
-
-    def decide(self) -> Decision | None:
-        """ "roll back" where the tail is surely worse; None otherwise."""
-        low, _ = mean_bounds(self.apart, 1.0 - self._online.level)
-        if low <= self._online.margin:
-            return None
-        reason = f"live, the loss is larger by {low:.4g} at least (margin {self._online.margin:g})"
-        return Decision("refuse", reason, {"rows": self.apart.n, "apart": self.apart.mean})
-
-    def _compare(self, live: Fold, batch: Any) -> None:
-        found = []
-        for fold in (live, self._frozen):
-            y = fold.encode(batch.y)
-            found.append(losses(fold.kind, y, fold.predict(batch)))
-        apart = found[0] - found[1]
-        self.apart = self.apart.add(apart[np.isfinite(apart)])
-
-
-def groups(pages: Iterator[Page], after: int, upto: int) -> Iterator[tuple[int, int, Page]]:
-    """(start, stop, labels) of consecutive parts of the log in which no prediction is judged twice:
-    folding a part is folding label by label. They do not depend on how the pages were cut.
-
-    Args:
-        pages: the labels with after < position ≤ upto.
-    """
-    rest, start = Page.concat([]), after
-    for page in pages:
-        rest = Page.concat([rest, page]) if len(rest) else page
-        while (end := _end(rest.prediction)) < len(rest):
-            stop = rest.position[end] - 1
-            yield start, stop, rest.part(0, end)
-            rest, start = rest.part(end, len(rest)), stop
-    if len(rest):
-        yield start, upto, rest
-
-
-def _end(predictions: Sequence[int]) -> int:
-    """How many of them come before the first one that stands there again; `MOST` at most."""
-    few = predictions[:MOST]
-    if len(set(few)) == len(few):
-        return len(few)
-    here: set[int] = set()
-    for place, one in enumerate(few):
-        if one in here:
-            return place
-        here.add(one)
-    return len(few)
-
-
-def _split(log: FeedbackLog, start: int, stop: int, page: Page) -> Iterator[tuple[int, int, Page]]:
-    """The same labels in parts that begin where a prediction is judged anew: what was learned of it
-    is forgotten right before, wherever the log was looked at."""
-    again = said_before(log, start, stop)
-    places = [at for at, one in enumerate(page.prediction) if at and one in again]
-    for first, last in pairwise([0, *places, len(page)]):
-        end = stop if last == len(page) else page.position[last - 1]
-        yield start, end, page.part(first, last)
-        start = end
-
-
-def _joined(parts: Sequence[Slice], start: int, stop: int) -> Slice:
-    """Consecutive slices of the log as one."""
-    pieces = [piece for part in parts for piece in part.options["pieces"]]
-    content = "".join(f"{piece['blob']}:{piece['rows']}," for piece in pieces)
-    return Slice(
-        source=LOG,
-        kind=LogSource.kind,
-        location="",
-        start=start,
-        stop=stop,
-        size=sum(part.size for part in parts),
-        digest=blake3(f"{start}-{stop}:{content}".encode()).hexdigest(),
-        names=tuple(dict.fromkeys(name for part in parts for name in part.names)),
-        options={
-            "pieces": pieces,
-            "first": start,
-            "corrects": sum(part.options["corrects"] for part in parts),
-        },
+def _is_finite(said: Prediction | None) -> bool:
+    """Whether all answers are numbers."""
+    if said is None:
+        return True
+    numbers = [said.value, said.proba]
+    return all(
+        array is None or array.dtype.kind != "f" or bool(np.isfinite(array).all())
+        for array in numbers
     )
-
-
-def _reasons(tallies: Sequence[Tally]) -> Json:
-    """The reasons of several accounts as one."""
-    counts: dict[str, int] = {}
-    examples: list[Json] = []
-    for tally in tallies:
-        for reason, count in tally.reasons.get("set_aside", {}).items():
-            counts[reason] = counts.get(reason, 0) + count
-        examples += tally.reasons.get("examples", [])
-    return {"set_aside": counts, "examples": examples[:10]}

@@ -177,13 +177,21 @@ class Planner:
 
     def _holdouts(self, name: str, columns: Columns, without: Set[int]) -> Manifest:
         """The hold-out rows of the newest version, without some, if it has these columns or the
-        first of them."""
-        table = schema.versions.c
+        first of them. Of two jobs, the one that was planned later has those of both: a job that is
+        retried late makes a newer version with older rows."""
+        table, earlier = schema.versions.c, schema.versions.alias("earlier").c
         with self._database.read() as connection:
+            key = model_id(connection, name)
+            retried = sa.exists().where(
+                earlier.model_id == key,
+                earlier.number < table.number,
+                earlier.job_id > table.job_id,
+            )
             query = sa.select(table.manifest, table.holdouts).where(
-                table.model_id == model_id(connection, name),
+                table.model_id == key,
                 table.dropped_at.is_(None),
                 table.number.not_in(without),
+                ~retried,
             )
             newest = connection.execute(query.order_by(table.number.desc()).limit(1)).first()
         same = Part(meta=columns.to_json()).digest
@@ -254,7 +262,7 @@ def _standing(connection: sa.Connection, name: str) -> tuple[Any, ...]:
     if behind is not None:
         raise ConflictError(
             f"version {behind} of {name!r} is catching up with what was learned online meanwhile; "
-            "a server does that: let it, or promote the version by hand"
+            "a server does that: let it, or refuse it (`everlearn refuse`)"
         )
     highest = connection.execute(sa.select(sa.func.max(table.number)).where(table.model_id == key))
     return aliases.current(connection, name), highest.scalar()

@@ -23,14 +23,9 @@ from everlearn.base import (
     canonical_json,
     digest_bytes,
 )
-from everlearn.registry.config import (
-    check_untrusted,
-    equal_when_rebuilt,
-    from_config,
-    needs_source,
-    to_config,
-)
+from everlearn.registry.config import equal_when_rebuilt, from_config, to_config
 from everlearn.registry.models import ensure_model, model_id, now
+from everlearn.registry.references import check_untrusted, has_places, needs_source
 from everlearn.registry.spec import load_spec
 from everlearn.storage import schema
 from everlearn.storage.positions import locked_head
@@ -147,6 +142,15 @@ def definition(connection: sa.Connection, model: str, number: int | None = None)
     return found
 
 
+def newest(connection: sa.Connection, model: str) -> int:
+    """The number of a model's latest definition; 0 without any."""
+    table = schema.definitions.c
+    query = sa.select(sa.func.max(table.number)).where(
+        table.model_id == model_id(connection, model)
+    )
+    return int(connection.execute(query).scalar() or 0)
+
+
 def definitions(connection: sa.Connection, model: str) -> list[Definition]:
     """All definitions of a model, in the order of their numbers."""
     query = _select(model_id(connection, model)).order_by(schema.definitions.c.number)
@@ -167,8 +171,9 @@ def changes(old: Definition, new: Definition) -> list[str]:
     before, after = old.config["params"], new.config["params"]
     names = [name for name in after if not _same(before.get(name), after[name])]
     if "learner" not in names and needs_source(after["learner"]):
-        same_code = _code(old.source or "", but="model") == _code(new.source or "", but="model")
-        names += [] if same_code else ["learner"]
+        placed = has_places(after["learner"])
+        codes = [_code_of_learner(source or "", placed) for source in (old.source, new.source)]
+        names += [] if codes[0] == codes[1] else ["learner"]
     return sorted(names)
 
 
@@ -276,11 +281,22 @@ def _shown(config: Json) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def _code(source: str, but: str | None = None) -> str:
-    """What the text does, without comments and layout, and without what assigns one name."""
+def _code(source: str) -> str:
+    """What the text does, without comments and layout."""
+    return ast.dump(ast.parse(source))
+
+
+def _code_of_learner(source: str, placed: bool) -> str:
+    """The same without what makes the model, whose parts are compared by themselves; but with what
+    is given as its learner, where something in that is only known by its place."""
     tree = ast.parse(source)
-    tree.body = [node for node in tree.body if but is None or not _assigns(node, but)]
-    return ast.dump(tree)
+    models = [node for node in tree.body if _assigns(node, "model")]
+    tree.body = [node for node in tree.body if node not in models]
+    if not placed:
+        return ast.dump(tree)
+    calls = [node for model in models for node in ast.walk(model) if isinstance(node, ast.Call)]
+    given = [key.value for call in calls for key in call.keywords if key.arg == "learner"]
+    return ast.dump(tree) + "".join(map(ast.dump, given or models))
 
 
 def _assigns(node: ast.stmt, name: str) -> bool:

@@ -14,57 +14,51 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
-from everlearn.base import (
-    ConflictError,
-    Decision,
-    EverlearnError,
-    LeaseLostError,
-    crash_point,
-    state_digest,
-)
+from everlearn.base import Decision, EverlearnError, crash_point
 from everlearn.data.log import FeedbackLog
 from everlearn.jobs import catchup
+from everlearn.jobs.feed import Feed
+from everlearn.jobs.guard import Guard
 from everlearn.jobs.load import load_fold
-from everlearn.jobs.online import Guard, Online, Tail
+from everlearn.jobs.online import Online, Tail, UnlearnableError, online_of
 from everlearn.jobs.planner import Planner
-from everlearn.jobs.queue import has_open_job, worker_name
-from everlearn.registry import aliases, leases, versions
-from everlearn.registry.models import model_id, plain
+from everlearn.jobs.queue import has_open_job
+from everlearn.registry import aliases, definitions, versions
 from everlearn.registry.registry import Registry
 from everlearn.registry.versions import Version
+from everlearn.serving.cutter import Cutter
 from everlearn.serving.predictor import Predictor, Served
+from everlearn.serving.rival import Rival
 
 _log = logging.getLogger("everlearn")
 
-LEASE_SECONDS = 5.0
+CAREFUL = 1000
+"""Labels that are learned with a copy of the state at hand, after the learner failed on one."""
 
-PART = 500
-"""Labels that a candidate catches up with between two looks at the clock."""
-
-TURN_SECONDS = 0.2
-"""For which the live model waits while a candidate catches up: far less than a lease."""
+LOOK_SECONDS = 1.0
+"""Between looks whether a model that does not learn online is to."""
 
 
 class Standing(NamedTuple):
     """What a model's versions are: the champion, the newest one, and the candidate that has to
-    catch up."""
+    catch up; and the number of its newest definition."""
 
     champion: int | None
     newest: int
     behind: int | None
+    definition: int
 
 
 class OnlineLearner:
-    """Keeps one model of a server learning. Used by one thread.
+    """Keeps one model of a server learning, as long as its newest definition says so. Used by one
+    thread.
 
     Args:
         name: of the model.
-        online: how.
         registry, planner, log: of a workspace that only this thread uses.
         predictor: what answers.
     """
@@ -72,50 +66,53 @@ class OnlineLearner:
     def __init__(
         self,
         name: str,
-        online: Online,
         registry: Registry,
         planner: Planner,
         log: FeedbackLog,
         predictor: Predictor,
     ) -> None:
-        self.name, self.online = name, online
+        self.name = name
         self._registry, self._planner, self._feedback = registry, planner, log
-        self._predictor, self._holder = predictor, f"{worker_name()}/{id(self):x}"
+        self._predictor = predictor
+        self._cutter = Cutter(name, registry)
+        self._rival = Rival(self._cutter, planner, log)
+        self._online: Online | None = None
         self._version: Version | None = None
-        self._newest = 0
-        self._stale = True
+        self._newest = self._careful = 0
+        self._stale, self._rests = True, False
         self._known: Standing | None = None
-        self._rival: tuple[Version, Tail] | None = None
-        self._cut_at = time.monotonic()
-        self._token: int | None = None
-        self._renew_at = 0.0
+        self._cut_at = self._look_at = 0.0
 
     def step(self) -> bool:
         """Learn what is new, and do what is due; whether there was anything."""
+        if self._online is None and time.monotonic() < self._look_at:
+            return False
         standing = self._standing()
+        changed = standing != self._known
+        if changed:
+            self._define(standing.definition)
+        if self._online is None:
+            self._rest(standing.champion)
+            self._known = standing
+            return False
         if standing.champion is None:
             return False
-        if self._stale or standing != self._known:
+        if self._stale or changed:
             self._follow(standing)
-        self._lease()
-        moved = self._learn(self._feedback.head())
-        if self._token is None:
-            self._rival = None
-            return moved
-        verdict = self._guard.decide() if len(self._back) else None
-        if verdict is not None:
-            self._cut(verdict)
-        elif standing.behind is not None:
-            self._catch_up(standing.behind)
-        elif len(self._back) and self._is_due():
-            self._cut(self._learned())
+        self._cutter.renew()
+        try:
+            moved = self._learn(self._feedback.head())
+            self._lead(standing, changed)
+        except UnlearnableError as error:
+            said = "%s: labels are learned one by one, for the learner failed: %s"
+            _log.warning(said, self.name, error)
+            self._careful, self._stale = CAREFUL, True
+            return True
         return moved
 
     def close(self) -> None:
         """Let others cut versions at once."""
-        if self._token is not None:
-            with self._registry.database.write() as connection:
-                leases.release(connection, self.name, self._token)
+        self._cutter.release()
 
     def _standing(self) -> Standing:
         with self._registry.database.read() as connection:
@@ -123,7 +120,34 @@ class OnlineLearner:
                 aliases.current(connection, self.name),
                 versions.newest(connection, self.name),
                 catchup.behind(connection, self.name),
+                definitions.newest(connection, self.name),
             )
+
+    def _define(self, number: int) -> None:
+        """Go by the newest definition: how often versions are cut, and how far the guard lets the
+        live model go, and whether it learns online at all."""
+        if self._known is not None and self._known.definition == number:
+            return
+        self._online = online_of(self._registry.definition(self.name, number).model())
+        if self._online is not None and self._version is not None:
+            self._guard.online = self._online
+
+    def _rest(self, champion: int | None) -> None:
+        """The model learns online no more: keep what it learned as a version, which then answers
+        like any other one."""
+        self._look_at = time.monotonic() + LOOK_SECONDS
+        if self._version is None:
+            if self._rests and champion not in (None, self._predictor.served.version):
+                self._predictor.refresh()
+            return
+        self._cutter.renew()
+        if self._cutter.leads and not self._stale and len(self._back):
+            self._cut(Decision("pass", f"{self._learned()}; it learns online no more"))
+        self._cutter.release()
+        found = self._registry.version(self.name)
+        fold = load_fold(self._registry, self.name, found)
+        self._predictor.replace(Served(found.number, found.state_digest, fold))
+        self._version, self._stale, self._rests = None, True, True
 
     def _follow(self, standing: Standing) -> None:
         """Begin anew where the champion moved, or the guard refused a version, or something went
@@ -146,42 +170,55 @@ class OnlineLearner:
                 newest = catchup.newest(connection, self.name)
             if self._standing() == standing:
                 break
+        feed = Feed(self._registry, self.name, champion, self._feedback)
         tails = [
-            Tail.load(self._registry, self.name, champion, self._feedback, position)
+            Tail.load(self._registry, self.name, champion, self._feedback, position, feed)
             for _ in range(2)
         ]
         mine = 0 if self._version is None else self._version.number
         same = (mine, self._newest) == (champion.number, newest)
         followed = 0 < mine < champion.number or same
         self._stale, (self._front, self._back) = True, tails
-        self._newest, self._rival = newest, None
+        self._newest = newest
+        self._rival.forget()
         self._begin(champion)
         if followed:  # what answers here has learned what came since already
-            head = self._feedback.head()
-            read = self._back.read(head)
-            self._guard.see(self._back, read)
-            for tail in tails:
-                tail.fold_in(head, read)
+            self._fold(self._feedback.head())
         self._publish(self._front)
         self._stale = False
 
     def _begin(self, version: Version) -> None:
+        assert self._online is not None
         self._version, self._cut_at = version, time.monotonic()
-        self._guard = Guard(load_fold(self._registry, self.name, version), self.online)
+        self._guard = Guard(load_fold(self._registry, self.name, version), self._online)
 
     def _learn(self, head: int) -> bool:
         """Fold what is new into the copy that rests, have it answer, then into the other one."""
         if head <= self._back.position:
             return False
-        read = self._back.read(head)
         self._stale = True  # where this breaks off, the copies are not alike
-        self._guard.see(self._back, read)
-        self._back.fold_in(head, read)
-        self._publish(self._back)
-        self._front.fold_in(head, read)
+        self._fold(head, between=lambda: self._publish(self._back))
         self._front, self._back = self._back, self._front
         self._stale = False
         return True
+
+    def _fold(self, head: int, between: Callable[[], object] = lambda: None) -> None:
+        """Fold what is new into both copies, one after the other. After the learner failed on a
+        label, those that it fails on are looked for and set aside, for a while."""
+        careful = self._careful > 0
+        self._back.careful = self._front.careful = careful
+        before, failed = self._back.position, len(self._back.failed)
+        read = self._back.read(head)
+        self._guard.see(self._back, read)
+        self._back.fold_in(head, read)
+        between()
+        self._front.fold_in(head, read)
+        if careful:
+            lost = len(self._back.failed) - failed
+            self._careful = CAREFUL if lost else max(0, self._careful - (head - before))
+            if lost:
+                said = "%s: %d labels were set aside, for the learner fails on them"
+                _log.warning(said, self.name, lost)
 
     def _publish(self, tail: Tail) -> None:
         """Have a copy answer, and wait until the other one does no more."""
@@ -191,89 +228,38 @@ class OnlineLearner:
         )
         self._predictor.replace(served)
 
-    def _lease(self) -> None:
-        if time.monotonic() < self._renew_at:
-            return
-        with self._registry.database.write() as connection:
-            self._token = leases.take(connection, self.name, self._holder, LEASE_SECONDS)
-        self._renew_at = time.monotonic() + LEASE_SECONDS / 3.0
-
     # --- versions ---
+
+    def _lead(self, standing: Standing, changed: bool) -> None:
+        """What the one replica with the lease does for all."""
+        if not self._cutter.leads:
+            self._rival.forget()
+            return
+        if changed:
+            self._rival.give_up()
+        verdict = self._guard.decide() if len(self._back) else None
+        if verdict is not None:
+            self._cut(verdict)
+        elif standing.behind is not None:
+            assert self._version is not None
+            self._rival.step(standing.behind, self._version, self._back)
+            self._stale = self._stale or not self._cutter.leads
+        elif len(self._back) and self._is_due():
+            self._cut(Decision("pass", self._learned()))
 
     def _is_due(self) -> bool:
         """Whether a version is to be cut: not while a job learns from the last one."""
+        assert self._online is not None
         waited = time.monotonic() - self._cut_at
-        if len(self._back) < self.online.rows and waited < self.online.seconds:
+        if len(self._back) < self._online.rows and waited < self._online.seconds:
             return False
         with self._registry.database.read() as connection:
             return not has_open_job(connection, self.name)
 
-    def _learned(self) -> Decision:
-        return Decision("pass", f"{len(self._back):,} labels learned online")
-
-    def _catch_up(self, number: int) -> None:
-        """Let a job's candidate learn what the live model has learned since, for a while. When both
-        stand at the same position, the gate compares them. Whatever goes wrong with a candidate,
-        it is refused, and the live model goes on."""
-        try:
-            candidate, tail, decision = self._compared(number)
-        except (OSError, ConflictError):  # not the candidate's
-            raise
-        except Exception as error:
-            self._refuse(number, f"it could not catch up: {type(error).__name__}: {error}")
-            return
-        if decision is None:
-            return
-        reason = f"it has caught up: {decision.reason}"
-        if decision.action == "pass":
-            self._replace(candidate, tail, replace(decision, reason=reason))
-        else:
-            self._refuse(number, reason)
-
-    def _compared(self, number: int) -> tuple[Version, Tail, Decision | None]:
-        """The candidate, its tail, and what the gate says of it, if it has caught up."""
-        if self._rival is None or self._rival[0].number != number:
-            candidate = self._registry.version(self.name, number)
-            position = self._planner.taken(self.name, number)
-            tail = Tail.load(self._registry, self.name, candidate, self._feedback, position)
-            self._rival = candidate, tail
-        candidate, tail = self._rival
-        head, until = self._back.position, time.monotonic() + TURN_SECONDS
-        while tail.position < head:
-            tail.fold_in(min(head, tail.position + PART))
-            if time.monotonic() > until:
-                break
-        if tail.position != head:
-            return candidate, tail, None
-        gate = self._registry.definition(self.name, candidate.definition).model().gate
-        return candidate, tail, catchup.judge(tail, self._back, gate)
-
-    def _refuse(self, number: int, reason: str) -> None:
-        """Let a candidate catch up no more, unless that was decided meanwhile."""
-
-        def refuse(connection: Connection) -> None:
-            if catchup.behind(connection, self.name) == number:
-                name = aliases.CANDIDATE
-                aliases.note(connection, self.name, name, action="refuse", reason=reason)
-
-        self._commit(refuse)
-        self._rival = None
-
-    def _replace(self, candidate: Version, tail: Tail, decision: Decision) -> None:
-        """Make a candidate that has caught up champion."""
-        assert self._version is not None
-        base, self._rival = self._version.number, None
-        add = self._adding(candidate, tail, decision) if len(tail) else None
-
-        def promote(connection: Connection) -> None:
-            number = candidate.number if add is None else add(connection)
-            crash_point("online.committing")
-            why = decision.reason
-            aliases.note(connection, self.name, aliases.CANDIDATE, action="promote", reason=why)
-            name = aliases.CHAMPION
-            aliases.move(connection, self.name, name, number, expected=base, reason=why)
-
-        self._commit(promote)
+    def _learned(self) -> str:
+        lost = len(self._back.failed)
+        aside = f"; on {lost:,} of them the learner fails: they were set aside" if lost else ""
+        return f"{len(self._back):,} labels learned online{aside}"
 
     def _cut(self, decision: Decision) -> None:
         """Make a numbered version of what was learned: the champion, or, where the guard says so, a
@@ -281,13 +267,21 @@ class OnlineLearner:
         assert self._version is not None
         base, passed, made = self._version, decision.action == "pass", list[int]()
         self._stale = True  # until both copies are as what is stored, which is settled
-        add = self._adding(base, self._back, decision)
+        add = self._cutter.adding(base, self._back, decision)
 
         def cut(connection: Connection) -> None:
             if passed and has_open_job(connection, self.name):
                 return  # it was queued meanwhile, and learns from the champion that stands
+            behind = catchup.behind(connection, self.name)
+            if passed and behind is not None:
+                return
             made.append(number := add(connection))
             crash_point("online.committing")
+            if behind is not None:
+                why = (
+                    f"the live model, which it was catching up with, was refused: version {number}"
+                )
+                catchup.end(connection, self.name, behind, Decision("refuse", why))
             alias = aliases.CHAMPION if passed else aliases.CANDIDATE
             stands = aliases.current(connection, self.name, alias)
             aliases.move(
@@ -300,7 +294,7 @@ class OnlineLearner:
                 reason=decision.reason,
             )
 
-        if not self._commit(cut) or not made:
+        if not self._cutter.commit(cut) or not made:
             return
         if not passed:
             _log.warning("%s: back to version %d: %s", self.name, base.number, decision.reason)
@@ -312,47 +306,6 @@ class OnlineLearner:
         self._begin(self._registry.version(self.name, made[0]))
         self._publish(self._front)
         self._stale = False
-
-    def _adding(self, base: Version, tail: Tail, decision: Decision) -> Callable[[Connection], int]:
-        """Store the parts of a version that goes on from another one; what adds the version."""
-        parts = self._registry.parts
-        digest = state_digest(state := tail.state())
-        manifest = parts.save(state, known=base.manifest)
-        held = parts.save(tail.holdouts.save(), known=base.holdouts)
-        increment = tail.increment(parts.blobs)
-        crash_point("online.saved")
-
-        def add(connection: Connection) -> int:
-            return versions.add(
-                connection,
-                self.name,
-                parent=base.number,
-                definition=base.definition,
-                strategy=base.strategy,
-                state_digest=digest,
-                manifest=manifest,
-                holdouts=held,
-                metrics=plain(dict(tail.metrics.results(positive=tail.fold.positive))),
-                decision=decision,
-                increments=[increment],
-                created_at=self._registry.database.clock(),
-            )
-
-        return add
-
-    def _commit(self, change: Callable[[Connection], None]) -> bool:
-        """Change the registry in one transaction, if the lease is ours still; else begin again from
-        whatever stands."""
-        assert self._token is not None
-        try:
-            with self._registry.database.write() as connection:
-                model_id(connection, self.name, lock=True)
-                leases.fence(connection, self.name, self._token)
-                change(connection)
-        except LeaseLostError:
-            self._token, self._stale = None, True
-            return False
-        return True
 
 
 class OnlineLearning:

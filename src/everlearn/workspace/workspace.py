@@ -19,10 +19,10 @@ from everlearn.jobs.account import Accounts
 from everlearn.jobs.archiving import Archiving
 from everlearn.jobs.checkpoint import remove_ended
 from everlearn.jobs.erasing import Erasing
-from everlearn.jobs.online import online_of
 from everlearn.jobs.planner import Planner
 from everlearn.jobs.queue import OPEN, Job, Queue, worker_name
 from everlearn.jobs.result import JobResult, Report
+from everlearn.jobs.retry import check as check_retry
 from everlearn.jobs.runner import Runner
 from everlearn.jobs.update import Updates
 from everlearn.jobs.worker import attempt, work
@@ -147,14 +147,12 @@ class Workspace:
         learners = [
             OnlineLearner(
                 name,
-                online,
                 other.registry,
                 other.planner,
                 other.updates.log(name),
                 models.predictors[name],
             )
             for name in names
-            if (online := online_of(self.registry.definition(name).model())) is not None
         ]
         learning = Learning(
             names,
@@ -190,9 +188,14 @@ class Workspace:
 
         Raises:
             ConflictError: it is queued or running, or done, or another job of its model has not
-                ended.
+                ended, or its rows were learned since (see `everlearn.jobs.retry`).
         """
-        self._change(number, ("failed", "dead", "skipped"), "retried", self.queue.retry)
+
+        def again(connection: sa.Connection, at: int) -> None:
+            check_retry(connection, self.queue.get(at))
+            self.queue.retry(connection, at)
+
+        self._change(number, ("failed", "dead", "skipped"), "retried", again)
 
     def skip(self, number: int, reason: str = "skipped by an operator") -> None:
         """Give up a job that is not running; what it would have learned stays unlearned.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from everlearn.base import Decision, Json, SpecError
+from everlearn.base import Decision, Json, Model, SpecError
 from everlearn.jobs.triggers.facts import Facts, Trigger
 from everlearn.jobs.triggers.schedule import HOUR
 
@@ -35,6 +35,10 @@ class All:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "triggers", _checked("All", self.triggers))
+
+    def check(self, model: Model) -> None:
+        """Refuse parts that cannot be some."""
+        _check_parts(self, self.triggers, model)
 
     @property
     def happens_once(self) -> bool:
@@ -68,6 +72,10 @@ class AnyOf:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "triggers", _checked("AnyOf", self.triggers))
+
+    def check(self, model: Model) -> None:
+        """Refuse parts that cannot be some."""
+        _check_parts(self, self.triggers, model)
 
     @property
     def happens_once(self) -> bool:
@@ -106,6 +114,10 @@ class Cooldown:
         if not self.hours > 0.0:
             raise SpecError(f"Cooldown takes hours above 0, not {self.hours!r}")
 
+    def check(self, model: Model) -> None:
+        """Refuse a part that cannot be one."""
+        _check_parts(self, [self.trigger], model)
+
     def decide(self, facts: Facts) -> Decision:
         """Learns if the other says so and the time is over."""
         said = _latched(self.trigger, facts.part("of"))
@@ -138,6 +150,16 @@ def _latched(trigger: Trigger, facts: Facts) -> Decision:
 def _happens_once(trigger: Trigger) -> bool:
     """Whether a trigger speaks of events, rather than of what is the case as long as it is."""
     return bool(getattr(trigger, "happens_once", True))
+
+
+def _check_parts(whole: object, parts: Sequence[Any], model: Model) -> None:
+    """Raises `SpecError` for a trigger that would do nothing within another one."""
+    for part in parts:
+        if getattr(part, "alone", False):
+            name, of = type(part).__name__, type(whole).__name__
+            raise SpecError(f"{name} does nothing within {of}: let it stand in Model(triggers=[…])")
+        if hasattr(part, "check"):
+            part.check(model)
 
 
 def _checked(name: str, triggers: Sequence[Any]) -> list[Any]:
