@@ -22,12 +22,11 @@ import everlearn as el
 from everlearn.base import Model, Schema, SpecError, canonical_json
 from everlearn.registry.config import (
     MAX_ARRAY,
-    check_untrusted,
-    class_names,
     equal_when_rebuilt,
     from_config,
     to_config,
 )
+from everlearn.registry.references import check_untrusted, class_names
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 hashables = st.booleans() | st.integers() | st.text(max_size=5)

@@ -151,6 +151,23 @@ def test_the_code_of_a_spec_files_class_is_part_of_the_learner(
     assert first.model().learner.partial_fit(None) == 1
 
 
+def test_what_is_only_known_by_its_place_is_part_of_the_learner(
+    local: Registry, tmp_path: Any
+) -> None:
+    def definition_of(text: str) -> Definition:
+        path = tmp_path / "spec.py"
+        path.write_text(text)
+        return local.define(*load_spec(path))
+
+    text = SPEC.replace("alpha=0.1", "alpha").replace("Mine()", "Mine(alpha=lambda: 1)")
+    first = definition_of(text)
+    second = definition_of(text.replace("holdout=0.1", "holdout=0.2"))
+    assert definitions.changes(first, second) == ["holdout"]
+    third = definition_of(text.replace("lambda: 1", "lambda: 2"))
+    assert definitions.changes(first, third) == ["learner"]
+    assert [one.model().learner.alpha() for one in (first, third)] == [1, 2]
+
+
 def test_a_definition_that_cannot_be_rebuilt_is_not_stored(local: Registry) -> None:
     with pytest.raises(SpecError, match="lambda"):
         local.define(Model("bad", learner=SGDClassifier(alpha=lambda: 1)))

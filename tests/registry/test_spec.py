@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from everlearn.base import Model, SpecError
-from everlearn.registry.config import equal_when_rebuilt, needs_source, to_config
+from everlearn.registry.config import equal_when_rebuilt, from_config, to_config
+from everlearn.registry.references import check_untrusted, needs_source
 from everlearn.registry.spec import load_spec
 
 OWN_CLASS = """\
@@ -50,8 +52,6 @@ def test_a_class_of_the_spec_is_rebuilt_from_the_text_alone(tmp_path: Path) -> N
         "config, text = json.load(sys.stdin)\n"
         "print(from_config(config, text).learner.shifted())"
     )
-    import json
-
     done = subprocess.run(
         [sys.executable, "-c", code],
         input=json.dumps([config, text]),
@@ -60,6 +60,47 @@ def test_a_class_of_the_spec_is_rebuilt_from_the_text_alone(tmp_path: Path) -> N
         check=True,
     )
     assert done.stdout.strip() == "1.5"
+
+
+BY_PLACE = """\
+from dataclasses import dataclass
+import everlearn
+
+@dataclass
+class Mine:
+    steps: list
+
+    def partial_fit(self, X, y=None, classes=None):
+        return self
+
+model = everlearn.Model("mine", learner=Mine([0.5, lambda x: x + 1]))
+"""
+
+
+def test_what_has_no_name_is_rebuilt_from_its_place(tmp_path: Path) -> None:
+    model, text = load_spec(write(tmp_path, BY_PLACE))
+    config = equal_when_rebuilt(model, text)
+    assert config["params"]["learner"]["params"]["steps"] == [0.5, {"spec": "learner.steps[1]"}]
+    assert needs_source(config)
+    with pytest.raises(SpecError, match="text was not kept"):
+        from_config(config)
+    with pytest.raises(SpecError, match=r"spec:model.learner.steps\[1\]"):
+        check_untrusted({"spec": "learner.steps[1]"})
+    load_spec(write(tmp_path, BY_PLACE))
+    assert equal_when_rebuilt(model, text) == config, "the file was read once more meanwhile"
+    code = (
+        "import sys, json; from everlearn.registry.config import from_config\n"
+        "config, text = json.load(sys.stdin)\n"
+        "print(from_config(config, text).learner.steps[1](1))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=json.dumps([config, text]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "2"
 
 
 def test_two_specs_keep_classes_of_the_same_name_apart(tmp_path: Path) -> None:

@@ -1,8 +1,17 @@
-"""The audit log: who changed what serves, and who was refused."""
+"""The audit log: who changed what serves, and who was refused.
+
+What is done to a model is noted in the transaction in which it is done, so that neither is there
+without the other: `note` says what, and `acting` who and from where.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import getpass
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
@@ -10,6 +19,66 @@ from everlearn.base import Json
 from everlearn.registry.models import as_text, now
 from everlearn.storage.database import Database
 from everlearn.storage.schema import audit
+
+
+@dataclass(slots=True)
+class Acting:
+    """Who does what is done in a context.
+
+    Args:
+        detail: what is written down of him.
+        action: method and route of a request; None: what he does is the action.
+        key: number of the key of a request.
+        noted: whether anything was written down.
+    """
+
+    detail: dict[str, Json]
+    action: str | None = None
+    key: int | None = None
+    noted: bool = False
+
+
+_acting: ContextVar[Acting | None] = ContextVar("everlearn_acting", default=None)
+
+
+@contextmanager
+def acting(by: Acting) -> Iterator[Acting]:
+    """Whoever does something meanwhile, in this context and in threads that take it over, is he."""
+    token = _acting.set(by)
+    try:
+        yield by
+    finally:
+        _acting.reset(token)
+
+
+def user() -> str:
+    """The user of the operating system."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        return str(os.getuid()) if hasattr(os, "getuid") else "unknown"
+
+
+def local(where: str) -> Acting:
+    """Somebody who works on this machine, without a key."""
+    return Acting({"user": user(), "where": where})
+
+
+def note(
+    connection: sa.Connection, did: str, model: str | None = None, detail: Json = None
+) -> None:
+    """Write down what is done and by whom, in its transaction.
+
+    Args:
+        connection: a writing transaction.
+        did: "promote", "rollback", ….
+        detail: what else is to be known of it.
+    """
+    by = _acting.get() or local("Python")
+    said = {**by.detail, **(detail or {})} | ({"did": did} if by.action else {})
+    row = entry(by.action or did, 200, key=by.key, model=model, detail=said)
+    add_entries(connection, [row])
+    by.noted = True
 
 
 def entry(

@@ -33,7 +33,9 @@ from everlearn.base import (
     StorageError,
 )
 from everlearn.registry import definitions, lineage, models, versions
-from everlearn.registry.config import check_untrusted, from_config
+from everlearn.registry.audit import note
+from everlearn.registry.config import from_config
+from everlearn.registry.references import check_untrusted
 from everlearn.registry.versions import Increment
 from everlearn.storage.blobs import check_digest, verify
 from everlearn.storage.database import Database
@@ -114,7 +116,9 @@ def import_(
         for digest in sorted(_blobs(record)):
             parts.blobs.put(_read_blob(archive, digest))
     with database.write() as connection:
-        return model, _add(connection, model, record)
+        number = _add(connection, model, record)
+        note(connection, "import version", model, {"version": number, "trust": trust})
+        return model, number
 
 
 def read_state(path: str | os.PathLike[str]) -> dict[str, Part]:

@@ -4,6 +4,7 @@ A value becomes plain JSON where JSON has it, and an object with exactly one tag
 
     {"class": "sklearn.linear_model:SGDClassifier", "params": {…}, "args": […]}   an instance
     {"ref": "module:name"}                                          a function or a class itself
+    {"spec": "learner.module"}             what a spec file's model has there, and no name says
     {"tuple" | "set" | "frozenset": […]}   {"dict": [[key, value], …]}   {"float": "nan"}
     {"array": …}   {"random_state": …}   {"generator": …}
     {"timedelta": microseconds}   {"datetime": ISO text}   {"path": text}
@@ -20,9 +21,10 @@ import importlib
 import inspect
 import math
 import pathlib
+import reprlib
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,23 +36,22 @@ from everlearn.base import (
     generator_from_json,
     generator_to_json,
 )
-from everlearn.registry.spec import SPEC, is_spec_module, spec_module
+from everlearn.registry.spec import SPEC, at_place, is_spec_module, spec_module
 
 MAX_ARRAY = 100_000
 """Elements of the largest array that a definition may hold (2 MB of JSON)."""
 
 MAX_DEPTH = 60
 
-UNTRUSTED_ROOTS = ("everlearn", "sklearn")
-"""Packages whose classes a definition from elsewhere may name."""
 
-
-def to_config(value: Any) -> Json:
+def to_config(value: Any, source: str | None = None) -> Json:
     """The JSON from which `from_config` makes an equal object.
 
     Args:
         value: a `Model`, or anything that may stand in one: frozen dataclasses, scikit-learn's
             estimators, classes of the spec file, numbers, text, lists, tuples, dicts, arrays.
+        source: text of the spec file that made this very model. What cannot be described (a
+            lambda, a PyTorch module) is then described by its place in it.
 
     Raises:
         SpecError: something in it cannot be rebuilt: a lambda, a class that is local to a
@@ -59,7 +60,7 @@ def to_config(value: Any) -> Json:
     >>> to_config({"alpha": 0.1, "sizes": (10, 5)})
     {'dict': [['alpha', 0.1], ['sizes', {'tuple': [10, 5]}]]}
     """
-    return _encode(value, "", 0)
+    return _encode(value, "", 0, source)
 
 
 def from_config(config: Json, source: str | None = None) -> Any:
@@ -82,9 +83,9 @@ def equal_when_rebuilt(value: Any, source: str | None = None) -> Json:
     Raises:
         SpecError: it cannot be rebuilt, or is another after it.
     """
-    config = to_config(value)
+    config = to_config(value, source)
     rebuilt = from_config(config, source)
-    if canonical_json(to_config(rebuilt)) != canonical_json(config):
+    if canonical_json(to_config(rebuilt, source)) != canonical_json(config):
         raise SpecError(
             f"{value!r} is not the same after it is rebuilt from its parameters; its constructor"
             " must keep every parameter as it is, in an attribute of the same name"
@@ -92,77 +93,58 @@ def equal_when_rebuilt(value: Any, source: str | None = None) -> Json:
     return config
 
 
-def class_names(config: Json) -> Iterator[str]:
-    """All names of classes and functions ("module:name") that a config refers to."""
-    if isinstance(config, list):
-        for item in config:
-            yield from class_names(item)
-    elif isinstance(config, dict):
-        for tag in ("class", "ref"):
-            if isinstance(config.get(tag), str):
-                yield config[tag]
-        for item in config.values():
-            yield from class_names(item)
-
-
-def needs_source(config: Json) -> bool:
-    """Whether a class or function of the spec file is needed to rebuild it."""
-    return any(name.startswith(SPEC + ":") for name in class_names(config))
-
-
-def check_untrusted(config: Json) -> None:
-    """Refuse a config from elsewhere that could run code other than everlearn's and sklearn's.
-
-    Raises:
-        SpecError: it names a class of another package or of a spec file, or a function.
-    """
-    for name in class_names(config):
-        root = name.partition(":")[0].partition(".")[0]
-        if root not in UNTRUSTED_ROOTS:
-            raise SpecError(
-                f"the definition needs {name!r}, which is no class of everlearn or scikit-learn;"
-                " it is only used if you say that you trust where it comes from"
-            )
-        found = _find(name, None)
-        if not isinstance(found, type) or found.__module__.partition(".")[0] not in UNTRUSTED_ROOTS:
-            raise SpecError(f"the definition names {name!r}, which may not stand in one")
-
-
 # --- to JSON -----------------------------------------------------------------------------------
 
 
-def _encode(value: Any, where: str, depth: int) -> Json:
+class _Undescribed(SpecError):
+    """Only its place can say what it is."""
+
+
+def _encode(value: Any, where: str, depth: int, source: str | None = None) -> Json:
+    """The value, which stands at `where` in the whole, as JSON."""
+    try:
+        return _described(value, where, depth, source)
+    except _Undescribed as error:
+        if source is not None and where and type(at_place(source, where)) is type(value):
+            return {SPEC: where}
+        raise SpecError(str(error)) from None
+
+
+def _described(value: Any, where: str, depth: int, source: str | None) -> Json:
     if depth > MAX_DEPTH:
         raise SpecError(f"{where[:80]}…: nested deeper than {MAX_DEPTH} levels, or holds itself")
     if value is None or type(value) in (bool, str):
         return value
     if isinstance(value, np.generic):
         value = value.item()
-        return _encode(value, where, depth + 1)
+        return _encode(value, where, depth + 1, source)
     if type(value) is int:
         return value
     if type(value) is float:
         return value if math.isfinite(value) else {"float": repr(value)}
-    container = _encode_container(value, where, depth)
+    container = _encode_container(value, where, depth, source)
     if container is not None:
         return container
     leaf = _encode_leaf(value, where)
     if leaf is not None:
         return leaf
-    return _encode_instance(value, where, depth)
+    return _encode_instance(value, where, depth, source)
 
 
-def _encode_container(value: Any, where: str, depth: int) -> Json:
+def _encode_container(value: Any, where: str, depth: int, source: str | None) -> Json:
     if type(value) in (list, tuple):
-        items = [_encode(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+        items = [_encode(item, f"{where}[{i}]", depth + 1, source) for i, item in enumerate(value)]
         return items if type(value) is list else {"tuple": items}
     if type(value) in (set, frozenset):
-        items = [_encode(item, where, depth + 1) for item in value]
+        items = [_encode(item, where, depth + 1, source) for item in value]
         return {type(value).__name__: sorted(items, key=canonical_json)}
     if type(value) in (dict, types.MappingProxyType):
         return {
             "dict": [
-                [_encode(key, where, depth + 1), _encode(item, f"{where}[{key!r}]", depth + 1)]
+                [
+                    _encode(key, where, depth + 1, source),
+                    _encode(item, f"{where}[{key!r}]", depth + 1, source),
+                ]
                 for key, item in value.items()
             ]
         }
@@ -172,7 +154,7 @@ def _encode_container(value: Any, where: str, depth: int) -> Json:
 def _encode_leaf(value: Any, where: str) -> Json:
     if isinstance(value, np.ndarray):
         if value.size > MAX_ARRAY or value.dtype.kind not in "biufU":
-            raise SpecError(
+            raise _Undescribed(
                 f"{_at(where)}an array of {value.size} {value.dtype} is too much for a definition"
                 f" (at most {MAX_ARRAY} numbers or texts)"
             )
@@ -194,21 +176,26 @@ def _encode_leaf(value: Any, where: str) -> Json:
     return None
 
 
-def _encode_instance(value: Any, where: str, depth: int) -> Json:
+def _encode_instance(value: Any, where: str, depth: int, source: str | None) -> Json:
     kind = type(value)
     name = public_name(kind, where)
     if not _is_definable(kind):
-        raise SpecError(f"{_at(where)}{value!r} ({name}) cannot stand in a definition")
+        raise _Undescribed(
+            f"{_at(where)}{reprlib.repr(value)} ({name}) cannot stand in a definition outside of a"
+            " spec file; there, give a class or function that makes it"
+        )
     params, args = _parameters(value, where)
     node: dict[str, Json] = {
         "class": name,
         "params": {
-            key: _encode(item, f"{where}.{key}".lstrip("."), depth + 1)
+            key: _encode(item, f"{where}.{key}".lstrip("."), depth + 1, source)
             for key, item in params.items()
         },
     }
     if args:
-        node["args"] = [_encode(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(args)]
+        node["args"] = [
+            _encode(item, f"{where}[{i}]", depth + 1, source) for i, item in enumerate(args)
+        ]
     return node
 
 
@@ -264,7 +251,7 @@ def public_name(value: Any, where: str = "") -> str:
     qualname = str(getattr(value, "__qualname__", None) or value.__name__)
     module = getattr(value, "__module__", None) or "numpy"
     if "<" in qualname:
-        raise SpecError(
+        raise _Undescribed(
             f"{_at(where)}{qualname} cannot be rebuilt, as it is defined inside of a function or is"
             " a lambda; define it with a name at the top of the spec file or of a module"
         )
@@ -305,6 +292,8 @@ def _decode(config: Json, source: str | None, depth: int) -> Any:
             return _decode_instance(config, source, depth)
         if len(config) == 1:
             ((tag, body),) = config.items()
+            if tag == SPEC and isinstance(body, str):
+                return _placed(body, source)
             if tag in ("tuple", "set", "frozenset"):
                 items = [_decode(item, source, depth + 1) for item in body]
                 return {"tuple": tuple, "set": set, "frozenset": frozenset}[tag](items)
@@ -321,7 +310,7 @@ def _decode_leaf(tag: str, body: Json, source: str | None) -> Any:
     if tag == "float":
         return float(body)
     if tag == "ref":
-        return _find(body, source)
+        return find(body, source)
     if tag == "array":
         values = [_decode(item, None, 0) for item in body["values"]]
         return np.array(values, dtype=np.dtype(body["dtype"])).reshape(body["shape"])
@@ -342,7 +331,7 @@ def _decode_leaf(tag: str, body: Json, source: str | None) -> Any:
 
 def _decode_instance(config: Mapping[str, Json], source: str | None, depth: int) -> Any:
     name = config["class"]
-    kind = _find(name, source)
+    kind = find(name, source)
     if not isinstance(kind, type) or not _is_definable(kind):
         raise SpecError(f"{name!r} is not a class that may stand in a definition")
     args = [_decode(item, source, depth + 1) for item in config.get("args", [])]
@@ -358,7 +347,14 @@ def _decode_instance(config: Mapping[str, Json], source: str | None, depth: int)
         ) from error
 
 
-def _find(name: str, source: str | None) -> Any:
+def _placed(where: str, source: str | None) -> Any:
+    found = None if source is None else at_place(source, where)
+    if found is None:
+        raise SpecError(f"{where} is defined in a spec file, whose text was not kept")
+    return found
+
+
+def find(name: str, source: str | None) -> Any:
     """The class or function "module:name"."""
     path, _, qualname = name.partition(":")
     if path == SPEC:

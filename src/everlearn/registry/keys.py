@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import sqlalchemy as sa
 
 from everlearn.base import ConflictError, InputError, Json, NotFoundError
-from everlearn.registry.audit import add_entries, entry
+from everlearn.registry import audit
 from everlearn.registry.models import as_text, model_id, now
 from everlearn.storage.database import Database
 from everlearn.storage.schema import keys, models
@@ -114,7 +114,7 @@ class Keys:
             }
             number = connection.execute(keys.insert().values(row).returning(keys.c.id)).scalar_one()
             detail = {"key": number, "role": role, "source": source, "note": note}
-            add_entries(connection, [entry("key create", 200, model=model, detail=detail)])
+            audit.note(connection, "key create", model, detail)
         return ApiKey(number, hint, role, model, source, note, made, None), secret
 
     def revoke(self, number: int) -> ApiKey:
@@ -134,7 +134,7 @@ class Keys:
             change = keys.update().where(keys.c.id == number).values(revoked_at=now())
             connection.execute(change)
             model, detail = found[0].model, {"key": number, "role": found[0].role}
-            add_entries(connection, [entry("key revoke", 200, model=model, detail=detail)])
+            audit.note(connection, "key revoke", model, detail)
             return next(key for _, key in _all(connection) if key.id == number)
 
     def listed(self) -> list[ApiKey]:

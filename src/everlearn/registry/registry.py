@@ -20,6 +20,7 @@ from everlearn.registry import (
     versions,
 )
 from everlearn.registry.aliases import CHAMPION, Move
+from everlearn.registry.audit import note
 from everlearn.registry.definitions import Definition
 from everlearn.registry.diff import Diff, diff
 from everlearn.registry.lineage import Learned
@@ -49,7 +50,7 @@ class Registry:
 
     def define(self, model: Model, source: str | None = None) -> Definition:
         """See `definitions.define`; writes nothing if the definition is the latest one already."""
-        config = definitions.to_config(model)
+        config = definitions.to_config(model, source)
         digest = definitions.definition_digest(config, source)
         with self.database.read() as connection:
             if model.name in models.names(connection):
@@ -132,16 +133,22 @@ class Registry:
     def promote(
         self, model: str, number: int, *, expected: int | None, reason: str = "promoted by hand"
     ) -> Move:
-        """Make a version champion, if the champion is still `expected`. See `aliases.move`."""
+        """Make a version champion, if the champion is still `expected`. See `aliases.move`; in the
+        same transaction it is noted in the audit log."""
         with self.database.write() as connection:
-            return aliases.move(
+            moved = aliases.move(
                 connection, model, CHAMPION, number, expected=expected, reason=reason
             )
+            note(connection, "promote", model, _moved(moved))
+            return moved
 
     def rollback(self, model: str, to: int | None = None, *, reason: str | None = None) -> Move:
-        """Make an earlier champion champion again. See `aliases.rollback`."""
+        """Make an earlier champion champion again. See `aliases.rollback`; in the same transaction
+        it is noted in the audit log."""
         with self.database.write() as connection:
-            return aliases.rollback(connection, model, to, reason=reason)
+            moved = aliases.rollback(connection, model, to, reason=reason)
+            note(connection, "rollback", model, _moved(moved))
+            return moved
 
     def history(self, model: str, alias: str | None = None) -> list[Move]:
         """All moves of one alias, or of all aliases, in their order."""
@@ -158,12 +165,16 @@ class Registry:
     def retain(self, model: str, policy: Retention, *, dry_run: bool = False) -> list[int]:
         """Drop the state of every version that the policy does not keep."""
         with self.database.write() as connection:
-            return retention.retain(connection, model, policy, dry_run=dry_run)
+            dropped = retention.retain(connection, model, policy, dry_run=dry_run)
+            if dropped and not dry_run:
+                note(connection, "drop states", model, {"versions": dropped})
+            return dropped
 
     def drop(self, model: str, number: int) -> None:
         """Drop the state of one version. See `retention.drop`."""
         with self.database.write() as connection:
             retention.drop(connection, model, number)
+            note(connection, "drop states", model, {"versions": [number]})
 
     def collect(
         self, *, grace: float = DAY, dry_run: bool = False, exclusive: bool = False
@@ -182,3 +193,8 @@ class Registry:
     ) -> tuple[str, int]:
         """Add the version in a file to this workspace. See `bundle.import_`."""
         return bundle.import_(self.database, self.parts, path, name=name, trust=trust)
+
+
+def _moved(moved: Move) -> Json:
+    """A move as the audit log has it."""
+    return {"from": moved.version_from, "to": moved.version_to, "reason": moved.reason}

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 import sys
 import traceback
 import types
 from pathlib import Path
+from typing import Any
 
 from everlearn.base import Model, SpecError, digest_bytes
 
@@ -69,6 +71,30 @@ def spec_module(text: str) -> types.ModuleType:
     name = _module_name(text)
     found = sys.modules.get(name)
     return found if found is not None else _execute(text, f"<{name}.py>")
+
+
+_STEP = re.compile(r"\.?([A-Za-z_]\w*)|\[(\d+)\]|\['([^'\\]*)'\]")
+"""One step on the way to a place: an attribute, a position, or a key that is text."""
+
+
+def at_place(source: str, where: str) -> Any:
+    """What the model of a spec file has at a place such as "learner.module"; None if nothing."""
+    found: Any = getattr(spec_module(source), "model", None)
+    at = 0
+    while at < len(where):
+        step = _STEP.match(where, at)
+        if step is None:
+            return None
+        name, index, key = step.groups()
+        try:
+            if name is not None:
+                found = getattr(found, name)
+            else:
+                found = found[int(index) if index is not None else key]
+        except (AttributeError, LookupError, TypeError):
+            return None
+        at = step.end()
+    return found
 
 
 def _module_name(text: str) -> str:
