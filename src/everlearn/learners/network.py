@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -36,7 +36,9 @@ from everlearn.learners.tensors import (
     part_of,
     tensors_of,
 )
-from everlearn.learners.torch import TorchLearner
+
+if TYPE_CHECKING:
+    from everlearn.learners.torch import TorchLearner
 
 PARTS = ("encoder", "known", "module/frozen", "module/moving", "optimizer", "random")
 
