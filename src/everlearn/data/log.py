@@ -27,7 +27,7 @@ from everlearn.data.feedback import (
     values_of,
 )
 from everlearn.data.pages import Page, archived_row, read_page
-from everlearn.data.recall import Memory, find
+from everlearn.data.recall import Judging, Memory, find
 from everlearn.data.segments import Row
 from everlearn.data.tables import BlobStore
 from everlearn.storage.bulk import fetch_among, insert_many, rows_among, take_numbers
@@ -145,32 +145,45 @@ class FeedbackLog:
         judging = find(connection, self.model, said, archive)
         keys = {label.idempotency_key for label in said if label.idempotency_key is not None}
         memory = Memory.of(connection, self.model, keys, judging, archive)
-        position, arrived = head or 0, self._database.clock()
-        numbers = take_numbers(connection, labels, len(said))
+        numbers, head = take_numbers(connection, labels, len(said)), head or 0
+        rows, receipts = self._rows(said, judging, memory, numbers, head)
+        insert_many(connection, labels, LABEL, rows)
+        return receipts
+
+    def _rows(
+        self,
+        said: Sequence[Label],
+        judging: Judging,
+        memory: Memory,
+        numbers: Sequence[int],
+        head: int,
+    ) -> tuple[list[tuple[Any, ...]], list[Receipt]]:
+        """The rows of labels that are logged after a position, and the receipts of all."""
+        position, arrived = head, self._database.clock()
         rows: list[tuple[Any, ...]] = []
         receipts: list[Receipt] = []
+        last, erased = memory.last, judging.erased
         for label, prediction in zip(said, judging.found, strict=True):
             value, _, name, kind, source, reviewer, weight, selection, at, key = label
-            text = None if prediction in judging.erased else text_of(value)
+            text = None if prediction in erased else text_of(value)
             speaker = None if prediction is None else (prediction, kind, source, reviewer)
-            if key is not None or speaker in memory.last:
+            if key is not None or speaker in last:
                 before = memory.recall(label, speaker, text)
                 if before is not None:
                     receipts.append(before)
                     continue
             number, here = numbers[len(rows)], None
-            digest = "" if key is None or prediction in judging.erased else label.digest
+            digest = "" if key is None or prediction in erased else label.digest
             if speaker is not None:
                 position = here = position + 1
-                memory.last[speaker] = (text, number, here)
+                last[speaker] = (text, number, here)
             if key is not None:
                 memory.keys[key] = (digest, number, here)
             where = (number, self.model, here, prediction, name)
             what = (kind, text, weight, source, reviewer, selection)
             rows.append((*where, *what, arrived if at is None else at, arrived, key, digest))
-            receipts.append(Receipt(number, "waiting" if here is None else "logged", here))
-        insert_many(connection, labels, LABEL, rows)
-        return receipts
+            receipts.append(_receipt((number, "waiting" if here is None else "logged", here)))
+        return rows, receipts
 
     def head(self, connection: Connection | None = None) -> int:
         """The position of the last label; 0 if there is none."""
@@ -305,6 +318,7 @@ def _archived_row(label: Row, asked: Row) -> tuple[Any, ...]:
 
 _prediction: Any = partial(tuple.__new__, LoggedPrediction)
 _label: Any = partial(tuple.__new__, Judged)
+_receipt: Any = partial(tuple.__new__, Receipt)
 
 
 def _judged(rows: Sequence[Any]) -> list[Judged]:

@@ -3,14 +3,14 @@ was said of these before."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy.engine import Connection
 
 from everlearn.base import ConflictError, InputError
 from everlearn.data.archive import Archive
-from everlearn.data.feedback import ERASED, Label, Receipt, id_number
+from everlearn.data.feedback import ERASED, Label, Receipt, id_numbers
 from everlearn.storage.bulk import fetch_among
 from everlearn.storage.schema import labels, predictions
 
@@ -19,7 +19,8 @@ SPEAKER = ("prediction_id", "kind", "source", "reviewer")
 
 _OF_KEY = ("t.idempotency_key", "t.digest", "t.id", "t.position")
 _OF_PREDICTION = ("t.position", "t.id", "t.model_id", "t.value", *(f"t.{one}" for one in SPEAKER))
-_JUDGED = "EXISTS (SELECT 1 FROM labels AS b WHERE b.prediction_id = t.id)"
+_OF_ID = ("t.id", "t.arm", "EXISTS (SELECT 1 FROM labels AS b WHERE b.prediction_id = t.id)")
+_OF_NAME = (*_OF_ID, "t.external_id")
 
 
 class Judging:
@@ -49,34 +50,30 @@ def find(
     Raises:
         InputError: an id of ours that was never given out.
     """
-    numbers = [None if label.prediction is None else id_number(label.prediction) for label in said]
-    ids = {number for number in numbers if number is not None}
+    spelled = [label.prediction for label in said if label.prediction is not None]
+    numbers = id_numbers(spelled)
+    ids = set(numbers)
     names = {label.external_id for label in said if label.external_id is not None}
-    asked = ("t.id", "t.model_id", "t.arm", _JUDGED, "t.external_id")
-    rows = fetch_among(connection, predictions, asked, "id", ids)
-    rows = [row for row in rows if row[1] == model]
-    there = {row[0]: row[2] for row in rows}
-    named = fetch_among(connection, predictions, asked, "external_id", names, model)
-    by_name = {row[4]: row[0] for row in named}
-    arms = there | {row[0]: row[2] for row in named}
+    rows = fetch_among(connection, predictions, _OF_ID, "id", ids, model)
+    named = fetch_among(connection, predictions, _OF_NAME, "external_id", names, model)
+    arms = {row[0]: row[1] for row in (*rows, *named)}
+    judged = {row[0] for row in (*rows, *named) if row[2]}
+    there, by_name = {row[0] for row in rows}, {row[3]: row[0] for row in named}
     if archive is not None:
-        away = archive.predictions(connection, ids - there.keys())
+        away = archive.predictions(connection, ids - there)
         older = archive.named(connection, names - by_name.keys())
-        there |= {number: row["arm"] for number, row in away.items()}
+        there |= away.keys()
         by_name |= {name: row["id"] for name, row in older.items()}
-        arms |= there | {row["id"]: row["arm"] for row in older.values()}
+        arms |= {row["id"]: row["arm"] for row in (*away.values(), *older.values())}
+        judged |= arms.keys()  # a label may be in the table, and its prediction not
     if len(there) < len(ids):
-        wrong = next(label for label in said if _is_missing(label, there))
-        raise InputError(f"there is no prediction {wrong.prediction!r} of this model")
-    found = numbers
+        wrong = next(text for text, one in zip(spelled, numbers, strict=True) if one not in there)
+        raise InputError(f"there is no prediction {wrong!r} of this model")
+    found: list[int | None] = list(numbers)
     if names:
-        pairs = zip(said, numbers, strict=True)
-        found = [by_name.get(one.external_id) if at is None else at for one, at in pairs]
-    erased = {number for number, arm in arms.items() if arm == ERASED}
-    judged = {row[0] for row in (*rows, *named) if row[3]}
-    if archive is not None:  # a label may be in the table, and its prediction not
-        judged |= {number for number in found if number is not None}
-    return Judging(found, erased, judged)
+        given = iter(numbers)
+        found = [by_name.get(one[2]) if one[1] is None else next(given) for one in said]
+    return Judging(found, {number for number, arm in arms.items() if arm == ERASED}, judged)
 
 
 class Memory:
@@ -141,10 +138,6 @@ class Memory:
             return None
         value, number, position = self.last[speaker]
         return Receipt(number, "known", position) if value == text else None
-
-
-def _is_missing(label: Label, there: Container[int]) -> bool:
-    return label.prediction is not None and id_number(label.prediction) not in there
 
 
 def _first(row: Any) -> Any:
