@@ -30,7 +30,12 @@ class Loop:
     """A workspace with a model that has learned that y is x > 0."""
 
     def __init__(
-        self, folder: Path, learner: Any = None, strategy: Any = None, **online: Any
+        self,
+        folder: Path,
+        learner: Any = None,
+        strategy: Any = None,
+        fields: dict[str, Any] | None = None,
+        **online: Any,
     ) -> None:
         self.folder = folder
         learner = learner or el.learners.LogisticRegression(learning_rate=0.3)
@@ -38,14 +43,14 @@ class Loop:
         lines = ["x,y", *(f"{value:.4f},{int(value > 0)}" for value in x)]
         (folder / "first.csv").write_text("\n".join(lines) + "\n")
         self.workspace = el.open(folder / "workspace")
-        model = el.Model(
+        self.model = el.Model(
             "m",
             learner=learner,
             schema=el.Schema(target="y"),
             strategy=strategy,
             triggers=[Online(**online)],
-        )
-        self.handle = self.workspace.model(model)
+        ).replace(**(fields or {}))
+        self.handle = self.workspace.model(self.model)
         self.handle.train(str(folder / "first.csv"))
         self.random = np.random.default_rng(1)
 
@@ -66,6 +71,23 @@ class Loop:
         """Ask and answer; the position of the last label."""
         x = self.random.normal(size=rows)
         return self.say(client, self.ask(client, *x), *(int((v > 0) != turned) for v in x))
+
+    def tails(self, *loaded: Tail) -> set[str]:
+        """The states in which tails of version 1 end: those that were loaded before, and others
+        that look at the log in other steps."""
+        registry, log = self.workspace.registry, self.workspace.updates.log("m")
+        version = registry.version("m", 1)
+        tails = [*loaded, *(Tail.load(registry, "m", version, log, 0) for _ in range(3))]
+        for tail, step in zip(tails[::-1], (1, 7, 1000, 40), strict=False):
+            tail.careful = True
+            while tail.position < log.head():
+                tail.fold_in(min(log.head(), tail.position + step))
+        return {state_digest(tail.state()) for tail in tails}
+
+    def fresh(self) -> Tail:
+        """A tail of version 1 that has learned nothing."""
+        registry, log = self.workspace.registry, self.workspace.updates.log("m")
+        return Tail.load(registry, "m", registry.version("m", 1), log, 0)
 
     def position(self, client: TestClient) -> int:
         (row,) = self.ask(client, 0.1)
