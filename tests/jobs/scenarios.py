@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -110,14 +111,34 @@ def models() -> dict[str, el.Model]:
             gate=el.NonInferior("log_loss", margin=0.5), holdout=0.2
         ),
     ]
+    if find_spec("torch") is not None:
+        made.append(_model("torch", _torch(), memory=el.Reservoir(90), passes=2))
     return {model.name: model for model in made}
 
 
+def network() -> Any:
+    from torch import nn, set_num_threads
+
+    set_num_threads(1)
+    return nn.Sequential(
+        nn.LazyLinear(12),
+        nn.BatchNorm1d(12),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Linear(12, 2),
+    )
+
+
+def _torch() -> Any:
+    encoder = el.learners.Encoder(categories="onehot", buckets=8)
+    return el.learners.TorchLearner(network, batch=10, encoder=encoder)
+
+
 def load_kernels() -> None:
-    """Compile the kernels of native learners, or load them from disk, in this process: not in each
-    that is forked from it."""
+    """Compile the kernels of native learners, or load them from disk, and what PyTorch imports at
+    its first step, in this process: not in each that is forked from it."""
     for model in models().values():
         learner = as_learner(model.learner, COLUMNS, classes=2)
-        if getattr(learner, "per_row", False):
+        if getattr(learner, "per_row", False) or model.name == "torch":
             learner.learn(make_rows(0, 200), score=100)
             learner.predict(make_rows(0, 10))

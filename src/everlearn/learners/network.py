@@ -188,24 +188,25 @@ class Network:
             if not isinstance(module, torch.nn.Module):
                 raise SpecError(f"{made!r} made {module!r}, which is no torch.nn.Module")
             self._module = module.to(self._device, self._type)
+            self._room = self._outputs()
             moving = [p for p in self._module.parameters() if p.requires_grad]
             if not moving:
                 raise SpecError("the module has no parameter that requires a gradient")
             self._optimizer = definition.optimizer(moving)
             make = definition.scheduler
             self._scheduler = None if make is None else make(self._optimizer)
-            self._room = self._outputs()
             self._random = self._generators()
         scaled = definition.precision == "float16" and self._device.type == "cuda"
         self._scaler = torch.amp.GradScaler("cuda") if scaled else None
 
     def _outputs(self) -> int:
-        """How many classes the module tells apart, by its answer to a row of zeros."""
+        """How many classes the module tells apart, by its answer to a row of zeros, which also
+        tells lazy layers their width."""
         self._module.eval()
         width = self._encoding.width
         row = torch.zeros((1, width), dtype=self._type, device=self._device)
         try:
-            with torch.inference_mode(), self._cast():
+            with torch.no_grad(), self._cast():
                 shape = tuple(self._module(row).shape)
         except Exception as error:
             raise SpecError(
