@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +72,13 @@ class Loop:
         x = self.random.normal(size=rows)
         return self.say(client, self.ask(client, *x), *(int((v > 0) != turned) for v in x))
 
-    def tails(self, *loaded: Tail) -> set[str]:
+    def tails(self, *loaded: Tail, steps: Sequence[int] = (1, 7, 1000)) -> set[str]:
         """The states in which tails of version 1 end: those that were loaded before, and others
         that look at the log in other steps."""
         registry, log = self.workspace.registry, self.workspace.updates.log("m")
         version = registry.version("m", 1)
-        tails = [*loaded, *(Tail.load(registry, "m", version, log, 0) for _ in range(3))]
-        for tail, step in zip(tails[::-1], (1, 7, 1000, 40), strict=False):
+        tails = [*loaded, *(Tail.load(registry, "m", version, log, 0) for _ in steps)]
+        for tail, step in zip(tails[::-1], [*steps, 40], strict=False):
             tail.careful = True
             while tail.position < log.head():
                 tail.fold_in(min(log.head(), tail.position + step))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import sqlalchemy as sa
@@ -12,18 +13,24 @@ from everlearn.data.history import append_matured
 from everlearn.data.join import LogSource
 from everlearn.data.log import FeedbackLog
 from everlearn.data.quarantine import Quarantine
+from everlearn.jobs import released
 from everlearn.jobs.ledger import Taken
+from everlearn.jobs.online import online_of
 from everlearn.jobs.plan import Request
 from everlearn.jobs.planner import Planner
 from everlearn.jobs.queue import OPEN, Queue
 from everlearn.jobs.triggers import Facts, store
 from everlearn.jobs.triggers.history import History
 from everlearn.registry import aliases
+from everlearn.registry.audit import note
 from everlearn.registry.models import model_id
 from everlearn.registry.registry import Registry
 from everlearn.storage import schema
 from everlearn.storage.blobs import Blobs
 from everlearn.storage.database import Database
+
+ATTEMPTS = 5
+"""To release a source that goes on saying things."""
 
 NO_LABELS = Decision("nothing", "the feedback log has no labels yet")
 
@@ -93,22 +100,31 @@ class Updates:
             ConflictError: it is released already, or a job of this model has not ended.
         """
         quarantine = self.quarantine(name)
-        after, taken = int(quarantine.held(source).evidence["after"]), self._taken(name)
-        rows = None
-        if source in quarantine.active() and taken > after:
-            rows = self.source(name, definition).released(source, after, taken)
-        if rows is None:
-            quarantine.release(source)
-            return Decision("nothing", f"no row of {source!r} waits to be learned")
-        request = Request(rows, source=f"released:{source}:{after}")
+        after = int(quarantine.held(source).evidence["after"])
+        online = online_of(self._model(name, definition)) is not None
+        for _ in range(ATTEMPTS):
+            upto = self.log(name).head() if online else self._taken(name)
+            held = [(after, upto)] if upto > after else []
+            if online:
+                held = released.not_learned(self._database, name, quarantine, source, after, upto)
+            kept = self.source(name, definition)
+            rows = released.rows(kept, source, held if source in quarantine.active() else [])
+            if rows is None:
+                quarantine.release(source)
+                return Decision("nothing", f"no row of {source!r} waits to be learned")
+            request = Request(rows, source=f"released:{source}:{after}")
 
-        def then(connection: sa.Connection, job: int) -> None:
-            quarantine.release(source, connection)
+            def then(connection: sa.Connection, job: int, upto: int = upto) -> None:
+                if online and released.came_since(connection, self.log(name), source, upto):
+                    raise released.CameSinceError
+                quarantine.release(source, connection)
 
-        planned = self._planner.plan(name, definition, request, then=then)
-        if isinstance(planned, Decision):
-            quarantine.release(source)
-        return planned
+            with suppress(released.CameSinceError):
+                planned = self._planner.plan(name, definition, request, then=then)
+                if isinstance(planned, Decision):
+                    quarantine.release(source)
+                return planned
+        raise ConflictError(f"labels of {source!r} come while it is released; release it again")
 
     def unlearned(self, name: str) -> int:
         """How many labels of the log no version was learned from, the refused ones included."""
