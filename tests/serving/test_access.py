@@ -18,8 +18,9 @@ from starlette.websockets import WebSocketDisconnect
 import everlearn as el
 from everlearn.base import InputError, StorageError
 from everlearn.registry.keys import ROLES, Keys, Known
-from everlearn.serving.access import Checked, check_host, needs
+from everlearn.serving.access import Checked, needs
 from everlearn.serving.limits import Refused
+from everlearn.serving.origin import check_host
 from everlearn.storage.schema import labels
 from tests.serving.local import LocalClient
 

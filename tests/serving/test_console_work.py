@@ -22,6 +22,7 @@ from everlearn.registry.audit import Audit
 from everlearn.serving.access import COOKIE
 from everlearn.serving.console.answers import Answers
 from everlearn.serving.console.desk import _typed
+from everlearn.serving.console.frozen import Frozen
 from everlearn.serving.console.live import Live, changed
 from everlearn.serving.console.words import evidence
 from everlearn.storage.schema import predictions
@@ -192,9 +193,10 @@ def test_promote_and_roll_back(
     assert client.get(f"{PAGE}/do/promote?of=x").status_code == 422
     assert client.get(f"{PAGE}/do/other").status_code == 422
     entries = Audit(workspace.registry.database).listed()
+    entries = [one for one in entries if "address" in one["detail"]]  # not of what was set up here
     done = [(one["status"], one["detail"]["body"]) for one in reversed(entries)]
     assert done == [(409, {"version": "2", "expected": "2"}), (422, {"version": "x"}),
-                    (303, fields), (303, back), (409, back)]  # fmt: skip
+                    (200, fields), (200, back), (409, back)]  # fmt: skip
     assert {one["action"] for one in entries} == {"POST /console/models/{model}/do/{action}"}
     assert {one["model"] for one in entries} == {"m"}
 
@@ -250,14 +252,15 @@ def test_answers_of_a_stage_are_whole_or_none(workspace: el.Workspace) -> None:
     said = {"value": 1, "probabilities": {"1": 0.5}}
     log.append_predictions([LoggedPrediction(number, {"x": 1.0}, said) for number in numbers])
     log.append_labels([Label(1, id_text(number)) for number in numbers])
-    whole = Answers(workspace.database, log).since(numbers[0])
+    frozen = Frozen(workspace.registry, "m")
+    whole = Answers(workspace.database, log, frozen).since(numbers[0])
     assert [one.prediction for one in whole] == numbers
     moment = workspace.database.clock() + 1
     with workspace.database.write() as connection:  # the last two are younger
         young = sa.update(predictions).where(predictions.c.id >= numbers[4])
         connection.execute(young.values(arrived_at=moment))
     assert compact(log, workspace.blobs, Bounds(moment, upto=6)).labels == 4
-    left = Answers(workspace.database, log)
+    left = Answers(workspace.database, log, frozen)
     assert left.since(numbers[0]) == [] and len(left.read()) == 2
 
 

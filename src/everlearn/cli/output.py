@@ -42,10 +42,14 @@ def opened(context: typer.Context, *, create: bool = False) -> Iterator[Workspac
     Args:
         create: make it if it is not there; else a missing one is an error.
     """
+    from everlearn.registry.audit import acting, local
     from everlearn.workspace import open as open_workspace
 
     settings: Settings = context.obj
-    with open_workspace(settings.workspace, create=create) as workspace:
+    with (
+        open_workspace(settings.workspace, create=create) as workspace,
+        acting(local("command line")),
+    ):
         yield workspace
 
 

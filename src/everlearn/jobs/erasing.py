@@ -341,8 +341,7 @@ class Erasing:
         }
         connection.execute(sa.insert(schema.erasures).values(**row))
         detail = {"digest": report["digest"], "predictions": report["predictions"]}
-        entry = audit.entry("erase", 200, model=name, detail=detail)
-        audit.add_entries(connection, [entry])
+        audit.note(connection, "erase", name, detail)
         if left:  # jobs that are retried begin anew: what they kept on their way is removed
             ended = schema.jobs.c.finished_at.is_not(None)
             change = sa.update(schema.jobs).where(schema.jobs.c.model_id == key, ended)

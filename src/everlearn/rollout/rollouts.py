@@ -22,6 +22,7 @@ from everlearn.data.tables import BlobStore
 from everlearn.evaluation.outcomes import ZERO_ONE, loss_of, metric_for
 from everlearn.evaluation.sequences import Moments
 from everlearn.registry import aliases
+from everlearn.registry.audit import note
 from everlearn.registry.config import from_config, to_config
 from everlearn.registry.definitions import definition
 from everlearn.registry.models import model_id, plain
@@ -101,7 +102,9 @@ class Rollouts:
             rollout = store.running(connection, model)
             if rollout is None:
                 raise InputError(f"no rollout of {model!r} is running")
-            return self._end(connection, rollout, STOPPED, Decision("stop", reason))
+            ended = self._end(connection, rollout, STOPPED, Decision("stop", reason))
+            note(connection, "stop rollout", model, {"rollout": rollout.id, "reason": reason})
+            return ended
 
     # --- asking ---
 

@@ -4,12 +4,10 @@ application, before a route or a body is looked at."""
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -19,9 +17,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from everlearn.base import EverlearnError, InputError, Json
+from everlearn.base import EverlearnError, Json
+from everlearn.registry.audit import Acting, acting
 from everlearn.registry.keys import ROLES, ApiKey, Keys, Known, digest_of
 from everlearn.serving.limits import Bodies, Buckets, Limits, Refused, replayed
+from everlearn.serving.origin import address_of, check_local, is_own
 from everlearn.serving.trail import Trail
 
 _log = logging.getLogger("everlearn")
@@ -239,7 +239,7 @@ class Access:
         except Refused as refused:
             if refused.status in (401, 403):
                 model = place.model if place.model in self._models else None
-                what = (place.action, refused.status, refused.key, model, _address(scope))
+                what = (place.action, refused.status, refused.key, model, address_of(scope))
                 self._trail.refused(what)
             if place.refusal is None:
                 await refused.answer(send)
@@ -255,7 +255,7 @@ class Access:
             secret, in_cookie = _from_cookie(scope), True
         required, key = await self._checked.look(secret)
         if not required:
-            _check_local(scope)
+            check_local(scope)
         elif key is None:
             text = "no key" if secret is None else "no valid key"
             text = f"{text}: send Authorization: Bearer and a key (everlearn key create)"
@@ -265,11 +265,11 @@ class Access:
             raise Refused(403, f"the role {key.role} may not do this (may: {who})", key=key.id)
         elif not place.takes(key.model):
             raise Refused(403, f"this key is for the model {key.model!r} only", key=key.id)
-        elif in_cookie and scope["method"] not in READING and not _is_own(scope):
+        elif in_cookie and scope["method"] not in READING and not is_own(scope):
             raise Refused(403, "this was not sent from a page of this server", key=key.id)
         if not place.roles:
             raise Refused(403, "nobody may do this: no role is declared")
-        wait = self._buckets.take(_address(scope) if key is None else key.id)
+        wait = self._buckets.take(address_of(scope) if key is None else key.id)
         if wait:
             raise Refused(429, f"too many requests: try in {wait:.2f} s", retry_after="1")
         return key
@@ -280,13 +280,15 @@ class Access:
         """Answer a request once it is in the audit log."""
         key: ApiKey | None = scope[KEY]
         model = place.model if place.model in self._models else None
-        detail: Json = {"address": _address(scope), "body": _shown(scope, body)}
+        detail: Json = {"address": address_of(scope), "body": _shown(scope, body)}
         if place.action.endswith("/erase"):  # it has an entry of its own, with the key's digest
             detail["body"] = None
 
+        by = Acting(detail, place.action, None if key is None else key.id)
+
         async def note(status: int) -> None:
-            number = None if key is None else key.id
-            await self._trail.done(place.action, status, number, model, detail)
+            if not by.noted or status >= 400:  # else it is there since it was done
+                await self._trail.done(place.action, status, by.key, model, detail)
 
         async def send_noted(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -294,71 +296,13 @@ class Access:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_noted)
+            with acting(by):
+                await self._app(scope, receive, send_noted)
         except Refused:
             raise
         except Exception:
             await note(500)
             raise
-
-
-def check_host(host: str, keys: Keys) -> None:
-    """Whether a server may listen there.
-
-    Raises:
-        InputError: it is an address that other machines reach, and there is no key.
-    """
-    if host != "localhost" and not is_loopback(host) and not keys.known().required:
-        raise InputError(
-            f"host {host} can be reached from other machines, and this workspace has no key: make"
-            " one first (everlearn key create --role admin), or listen on 127.0.0.1"
-        )
-
-
-@lru_cache(1024)
-def is_loopback(host: str) -> bool:
-    """Whether this is an address of the machine for itself.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("10.0.0.1"), is_loopback("x")
-    (True, True, False, False)
-    """
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
-
-
-def _check_local(scope: Scope) -> None:
-    """Without keys: only this machine, and no page of another site in its browser, whether it
-    says where it comes from or has its own name point here. Raises `Refused`."""
-    host, origin = _said(scope)
-    name = _name_of(host.decode("latin-1"))
-    local = name == "localhost" or is_loopback(name)
-    foreign = origin is not None and origin.split(b"://")[-1] != host
-    if not is_loopback(_address(scope) or "") or not local or foreign:
-        remedy = "only this machine may call: make a key (everlearn key create)"
-        raise Refused(403, f"this workspace has no key, so that {remedy}")
-
-
-def _is_own(scope: Scope) -> bool:
-    """Whether a browser says that a page of this server sent a request."""
-    host, origin = _said(scope)
-    return origin is not None and host != b"" and origin.split(b"://")[-1] == host
-
-
-def _said(scope: Scope) -> tuple[bytes, bytes | None]:
-    """The headers Host and Origin."""
-    headers = dict(scope["headers"])
-    return headers.get(b"host", b""), headers.get(b"origin")
-
-
-def _name_of(host: str) -> str:
-    """A Host header without its port."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0].lower()
 
 
 def _secret(scope: Scope) -> str | None:
@@ -379,11 +323,6 @@ def _from_cookie(scope: Scope) -> str | None:
     pairs = (part.strip().partition(b"=") for part in sent.split(b";"))
     found = [value for name, _, value in pairs if name == COOKIE.encode()]
     return found[0].decode("latin-1") if len(found) == 1 and found[0] else None
-
-
-def _address(scope: Scope) -> str | None:
-    client = scope.get("client")
-    return client[0] if client else None
 
 
 def _shown(scope: Scope, body: bytes) -> Any:

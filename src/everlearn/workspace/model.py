@@ -28,6 +28,7 @@ from everlearn.jobs.queue import OPEN
 from everlearn.jobs.result import JobResult, Report
 from everlearn.jobs.update import NO_LABELS
 from everlearn.registry.aliases import CHAMPION
+from everlearn.registry.audit import note
 from everlearn.registry.versions import Version
 from everlearn.workspace.answers import Answer, answered, to_log
 
@@ -354,6 +355,7 @@ class ModelHandle:
         """
         with self.workspace.database.write() as connection:
             decision = catchup.refuse(connection, self.name, number, reason=reason)
+            note(connection, "refuse", self.name, {"version": number, "reason": reason})
         return decision.to_json()
 
     def promote(self, number: int, *, reason: str | None = None) -> Json:

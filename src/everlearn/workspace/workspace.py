@@ -26,7 +26,7 @@ from everlearn.jobs.retry import check as check_retry
 from everlearn.jobs.runner import Runner
 from everlearn.jobs.update import Updates
 from everlearn.jobs.worker import attempt, work
-from everlearn.registry.audit import Audit
+from everlearn.registry.audit import Audit, note
 from everlearn.registry.keys import Keys
 from everlearn.registry.registry import Registry
 from everlearn.registry.retention import DAY, Retention, collect
@@ -239,12 +239,13 @@ class Workspace:
         verb: str,
         change: Callable[[sa.Connection, int], None],
     ) -> None:
-        self.queue.get(number)
+        job = self.queue.get(number)
         with self.database.write() as connection:
             state = self.queue.locked_state(connection, number)
             if state not in allowed:
                 raise ConflictError(f"job {number} is {state} and cannot be {verb} now")
             change(connection, number)
+            note(connection, f"job {verb}", job.model, {"job": number})
 
     # --- upkeep ---
 
