@@ -110,21 +110,30 @@ class Updates:
             kept = self.source(name, definition)
             rows = released.rows(kept, source, held if source in quarantine.active() else [])
             if rows is None:
-                quarantine.release(source)
+                self._believe(name, source)
                 return Decision("nothing", f"no row of {source!r} waits to be learned")
             request = Request(rows, source=f"released:{source}:{after}")
 
             def then(connection: sa.Connection, job: int, upto: int = upto) -> None:
                 if online and released.came_since(connection, self.log(name), source, upto):
                     raise released.CameSinceError
-                quarantine.release(source, connection)
+                self._believe(name, source, connection)
 
             with suppress(released.CameSinceError):
                 planned = self._planner.plan(name, definition, request, then=then)
                 if isinstance(planned, Decision):
-                    quarantine.release(source)
+                    self._believe(name, source)
                 return planned
         raise ConflictError(f"labels of {source!r} come while it is released; release it again")
+
+    def _believe(self, name: str, source: str, connection: sa.Connection | None = None) -> None:
+        """Release a source, and note it, in one transaction."""
+        if connection is None:
+            with self._database.write() as connection:
+                return self._believe(name, source, connection)
+        self.quarantine(name).release(source, connection)
+        note(connection, "release source", name, {"source": source})
+        return None
 
     def unlearned(self, name: str) -> int:
         """How many labels of the log no version was learned from, the refused ones included."""
