@@ -27,15 +27,18 @@ def named(function: Callable[..., Tensor], flat: bool) -> Loss:
     return mean
 
 
-def own(function: Callable[[Tensor, Tensor], Tensor]) -> Loss:
+def own(function: Callable[[Tensor, Tensor], Tensor], flat: bool) -> Loss:
     """A user's function of output and target, which returns (n,) losses or their mean.
+
+    Args:
+        flat: whether the output is one number a row; it is then (n,), as the target is.
 
     Raises:
         InputError: it returns the mean, and rows have weights.
     """
 
     def mean(output: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
-        each = function(output, y)
+        each = function(output.reshape(-1) if flat else output, y)
         if weight is None:
             return each if each.ndim == 0 else each.mean()
         if each.shape != weight.shape:

@@ -66,9 +66,9 @@ class Network:
         self._type = torch.float64 if definition.precision == "float64" else torch.float32
         self._device = _device(definition.device)
         loss = definition.loss or ("cross_entropy" if self.kind == "classifier" else "mse")
-        self._loss = LOSSES[loss] if isinstance(loss, str) else own(loss)
         self._counts = loss == "poisson"
         self._one_score = self.kind == "regressor" or loss == "bce"
+        self._loss = LOSSES[loss] if isinstance(loss, str) else own(loss, self._one_score)
         self._steps, self._classes = 0, 0
         self._make(seed)
         self.grow(classes)
