@@ -21,6 +21,7 @@ COMMANDS = [
     "diff",
     "promote",
     "rollback",
+    "refuse",
     "export",
     "import",
     "copy",

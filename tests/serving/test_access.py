@@ -36,6 +36,7 @@ EXPECTED = {
     ("POST", "/v1/models/{model}/jobs"): {"operate"},
     ("POST", "/v1/models/{model}/promote"): {"operate"},
     ("POST", "/v1/models/{model}/rollback"): {"operate"},
+    ("POST", "/v1/models/{model}/refuse"): {"operate"},
     ("POST", "/v1/models/{model}/erase"): {"admin"},
     ("GET", "/v1/models/{model}/rollouts"): {"operate"},
     ("GET", "/v1/models/{model}/rollouts/{number}"): {"operate"},
@@ -367,6 +368,7 @@ def test_what_changed_something_is_in_the_audit_log_once_it_is_answered(
     calls: list[tuple[str, Any]] = [
         ("promote", {"version": 7}),
         ("rollback", None),
+        ("refuse", None),
         ("rollouts/stop", None),
         ("jobs", None),
         ("promote", {"version": "x"}),

@@ -1,4 +1,4 @@
-"""`promote` and `rollback`: which version is served."""
+"""`promote`, `rollback` and `refuse`: which version is served."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
     app.command()(promote)
     app.command()(rollback)
+    app.command()(refuse)
 
 
 def promote(
@@ -45,6 +46,28 @@ def rollback(
     with opened(context) as workspace:
         moved = workspace.model(model).rollback(to=to)
     _show(moved, as_json)
+
+
+def refuse(
+    context: typer.Context,
+    model: ModelName,
+    version: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Number of the candidate; whichever catches up by default."),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Kept in the history.")] = "refused by hand",
+    as_json: AsJson = False,
+) -> None:
+    """Have a retrained candidate catch up no more with what is learned online.
+
+    The live model goes on. The next job begins from the champion, with the same labels.
+    """
+    with opened(context) as workspace:
+        decision = workspace.model(model).refuse(version, reason=reason)
+    if as_json:
+        show_json(decision)
+    else:
+        typer.echo(f"version {decision['evidence']['version']} is refused: {decision['reason']}")
 
 
 def _show(moved: Json, as_json: bool) -> None:

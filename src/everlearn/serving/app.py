@@ -18,7 +18,6 @@ from starlette.concurrency import run_in_threadpool
 
 from everlearn.base import ConflictError, EverlearnError, InputError, Json, NotFoundError
 from everlearn.data.feedback import Label, PredictionIds, Receipt
-from everlearn.data.imports import moment
 from everlearn.data.review import ReviewQueue
 from everlearn.data.reviewers import Reviewers
 from everlearn.jobs.queue import Queue
@@ -31,9 +30,9 @@ from everlearn.serving.access import ADMIN, KEY, OPEN, needs
 from everlearn.serving.bodies import (
     EraseBody,
     FeedbackBody,
-    LabelBody,
     PredictBody,
     PromoteBody,
+    RefuseBody,
     RollbackBody,
 )
 from everlearn.serving.console.routes import add_console
@@ -125,7 +124,7 @@ class Models:
         """Log labels; answer once they are durable."""
         self.predictor(name)
         began = time.perf_counter()
-        receipts = await self.labelling[name].ask([_label(item) for item in body.labels])
+        receipts = await self.labelling[name].ask([item.said() for item in body.labels])
         self.observed.labelled(name, len(receipts), time.perf_counter() - began)
         self.after_labels()
         return {
@@ -278,6 +277,12 @@ def _add_models(app: FastAPI, models: Models) -> None:
         """Go back to an earlier champion."""
         return operating.roll_back(models, model, body)
 
+    @app.post("/v1/models/{model}/refuse", tags=["models"])
+    @needs("operate")
+    def refuse(model: str, body: RefuseBody | None = None) -> Json:
+        """Have a retrained candidate catch up no more with what is learned online."""
+        return operating.refuse(models, model, body)
+
     @app.post("/v1/models/{model}/erase", tags=["models"])
     @needs(ADMIN)
     def erase(model: str, body: EraseBody) -> Json:
@@ -359,21 +364,6 @@ def _attribute(body: FeedbackBody, key: ApiKey | None) -> None:
         elif label.source != key.source:
             text = f"this key speaks for the source {key.source!r} only, not {label.source!r}"
             raise Refused(403, text, key=key.id)
-
-
-def _label(body: LabelBody) -> Label:
-    return Label(
-        value=body.value,
-        prediction=body.prediction_id,
-        external_id=body.external_id,
-        kind=body.kind,
-        source=body.source,
-        reviewer=body.reviewer,
-        weight=body.weight,
-        selection=body.selection,
-        at=None if body.at is None else moment(body.at),
-        idempotency_key=body.idempotency_key,
-    )
 
 
 def serve(app: Any, host: str, port: int, limits: Limits | None = None) -> None:

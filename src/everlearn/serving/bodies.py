@@ -7,6 +7,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from everlearn.data.feedback import Label
+from everlearn.data.imports import moment
+
 WHOLE = 2**63
 """Whole numbers are smaller than this, on both sides of 0."""
 
@@ -83,6 +86,22 @@ class LabelBody(Body):
     at: str | None = None
     """When it became known: ISO 8601; now, unless said."""
     idempotency_key: Name | None = Field(None, max_length=200)
+
+    def said(self) -> Label:
+        """The label. Raises `InputError`: a time that is none."""
+        return Label(
+            value=self.value,
+            prediction=self.prediction_id,
+            external_id=self.external_id,
+            kind=self.kind,
+            source=self.source,
+            reviewer=self.reviewer,
+            weight=self.weight,
+            selection=self.selection,
+            at=None if self.at is None else moment(self.at),
+            idempotency_key=self.idempotency_key,
+        )
+
     """The same key with the same content is one label, however often it comes."""
 
 
@@ -97,6 +116,13 @@ class PromoteBody(Body):
 
     version: Number
     expected: Number | None = None
+
+
+class RefuseBody(Body):
+    """A candidate that is to catch up no more: whichever does, unless said."""
+
+    version: Number | None = None
+    reason: Name | None = None
 
 
 class EraseBody(Body):

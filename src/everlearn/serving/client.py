@@ -107,6 +107,11 @@ class Client:
         """Make a version champion, if `expected` is champion still. Raises `ConflictError`."""
         return self._call("POST", model, "promote", {"version": version, "expected": expected})
 
+    def refuse(self, model: str, version: int | None = None, reason: str | None = None) -> Json:
+        """Have a candidate that catches up with what is learned online do so no more. Raises
+        `ConflictError`: none does, or another one."""
+        return self._call("POST", model, "refuse", {"version": version, "reason": reason})
+
     def rollback(self, model: str, to: int | None = None) -> Json:
         """Go back to an earlier champion; the one before, unless said."""
         return self._call("POST", model, "rollback", {"to": to})

@@ -8,9 +8,11 @@ from everlearn.base import Json
 from everlearn.data.feedback import Receipt
 from everlearn.data.reviewers import SOURCE
 from everlearn.data.streams.ingest import take_again
+from everlearn.jobs import catchup
 from everlearn.jobs.erasing import Erasing
+from everlearn.registry.audit import note
 from everlearn.registry.keys import ApiKey
-from everlearn.serving.bodies import EraseBody, PromoteBody, RollbackBody
+from everlearn.serving.bodies import EraseBody, PromoteBody, RefuseBody, RollbackBody
 
 if TYPE_CHECKING:
     from everlearn.serving.app import Models
@@ -42,6 +44,17 @@ def roll_back(models: Models, model: str, body: RollbackBody | None) -> Json:
     moved = models.versions.rollback(model, None if body is None else body.to)
     predictor.refresh()
     return moved.to_json()
+
+
+def refuse(models: Models, model: str, body: RefuseBody | None, where: str = "over HTTP") -> Json:
+    """Have a candidate catch up no more. Raises what `catchup.refuse` does."""
+    models.predictor(model)
+    asked = RefuseBody() if body is None else body
+    reason = asked.reason or f"refused {where}"
+    with models.versions.database.write() as connection:
+        decision = catchup.refuse(connection, model, asked.version, reason=reason)
+        note(connection, "refuse", model, {"version": asked.version, "reason": reason})
+    return decision.to_json()
 
 
 def erase(models: Models, model: str, body: EraseBody) -> Json:

@@ -54,7 +54,8 @@ class Rival:
         except (OSError, StorageError, ConflictError):  # not the candidate's
             raise
         except Exception as error:
-            self.refuse(number, f"it could not catch up: {type(error).__name__}: {error}")
+            why = f"it could not catch up: {type(error).__name__}: {error}"
+            self._end(number, Decision("refuse", why))
             return
         if decision is None:
             return
@@ -62,30 +63,29 @@ class Rival:
         if decision.action == "pass":
             self._replace(candidate, base, tail, replace(decision, action="promote"))
         else:
-            self.refuse(number, decision.reason, decision)
-
-    def refuse(self, number: int, reason: str, decision: Decision | None = None) -> None:
-        """Let a candidate catch up no more, unless that was decided meanwhile."""
-        said = Decision("refuse", reason) if decision is None else decision
-
-        def refuse(connection: Connection) -> None:
-            if number in (
-                catchup.behind(connection, self.name),
-                catchup.left_behind(connection, self.name),
-            ):
-                catchup.end(connection, self.name, number, replace(said, action="refuse"))
-
-        self._cutter.commit(refuse)
-        self._at = None
+            self._end(number, replace(decision, action="refuse"))
 
     def give_up(self) -> None:
-        """Say so of a candidate that was to catch up with what is champion no more."""
+        """Say what became of a candidate that was to catch up with what is champion no more."""
         with self._registry.database.read() as connection:
             number = catchup.left_behind(connection, self.name)
             champion = aliases.current(connection, self.name)
-        if number is not None:
-            reason = f"version {champion} became champion while it caught up with another one"
-            self.refuse(number, reason)
+        if number is not None and number == champion:
+            self._end(number, Decision("promote", "it became champion while it caught up"))
+        elif number is not None:
+            why = f"version {champion} became champion while it caught up with another one"
+            self._end(number, Decision("refuse", why))
+
+    def _end(self, number: int, decision: Decision) -> None:
+        """Let a candidate catch up no more, unless that was decided meanwhile."""
+
+        def end(connection: Connection) -> None:
+            left = catchup.left_behind(connection, self.name)
+            if number in (catchup.behind(connection, self.name), left):
+                catchup.end(connection, self.name, number, decision)
+
+        self._cutter.commit(end)
+        self._at = None
 
     def _compared(self, number: int, live: Tail) -> tuple[Version, Tail, Decision | None]:
         """The candidate, its tail, and what the gate says of it, if it has caught up."""
