@@ -196,10 +196,16 @@ def _records(path: Path) -> Iterator[Any]:
     if kind in (".csv", ".parquet"):
         yield from _rows(path, kind)
         return
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise InputError(f"{path.name} is not UTF-8: {error}") from error
     if kind == ".json":
         whole = _parsed(text, path.name)
-        yield from whole.get("labels", [whole]) if isinstance(whole, dict) else whole
+        found = whole.get("labels", [whole]) if isinstance(whole, dict) else whole
+        if not isinstance(found, list):
+            raise InputError(f"{path.name} holds no list of labels, but {str(found)[:100]!r}")
+        yield from found
         return
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
@@ -211,18 +217,22 @@ def _rows(path: Path, kind: str) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
     from pyarrow import csv, parquet
 
-    if kind == ".csv":
-        types = dict.fromkeys((*_TEXTS, "model", "at"), pa.string())
-        options = csv.ConvertOptions(column_types=types)
-        table = csv.read_csv(path, convert_options=options)
-    else:
-        table = parquet.read_table(path)
-    for row in table.to_pylist():
+    types = dict.fromkeys((*_TEXTS, "model", "at"), pa.string())
+    options = csv.ConvertOptions(column_types=types)
+    try:
+        if kind == ".csv":
+            table = csv.read_csv(path, convert_options=options)
+        else:
+            table = parquet.read_table(path)
+        rows = table.to_pylist()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path.name} cannot be read: {error}") from error
+    for row in rows:
         yield {name: value for name, value in row.items() if value not in (None, "")}
 
 
 def _parsed(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: no JSON: {error}") from error

@@ -145,7 +145,10 @@ def read_header(path: str) -> Header:
     if re.search(r"\r(?!\n)", bare.rstrip("\r\n")):
         raise InputError(f"{path!r} ends its lines with \\r alone; convert them to \\n first")
     delimiter = max(_DELIMITERS.decode(), key=bare.count)
-    cells = next(csv.reader([line.rstrip("\r\n")], delimiter=delimiter))
+    try:
+        cells = next(csv.reader([line.rstrip("\r\n")], delimiter=delimiter))
+    except csv.Error as error:
+        raise InputError(f"the first line of {path!r} names no columns: {error}") from None
     names = tuple(cell.strip() or f"column{i + 1}" for i, cell in enumerate(cells))
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
