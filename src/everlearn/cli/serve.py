@@ -84,10 +84,10 @@ def serve(
     ] = 30.0,
 ) -> None:
     """Answer over HTTP, log the answers, take labels, and learn from them when triggers say so."""
-    from everlearn.serving.origin import check_host
     from everlearn.serving.app import serve as answer
     from everlearn.serving.journal import log_as
     from everlearn.serving.limits import Limits
+    from everlearn.serving.origin import check_host
 
     mebibyte = 1 << 20
     limits = Limits(
