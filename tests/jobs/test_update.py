@@ -106,7 +106,8 @@ def test_times_are_learned_as_the_times_that_were_asked_about(tmp_path: Path) ->
     (learned,) = handle.update().increments
     assert learned["rows"] + learned["held_out"] == len(rows)
     columns = handle.load().columns
-    table = one_batch(joined(list(handle.log.read(0, len(rows))), schema))
+    (page,) = handle.log.pages(0, len(rows))
+    table = one_batch(joined(page, schema))
     found = Compiler(columns).compile(table)
     assert not found.refused
     for row, time in zip(rows, found.batch.times, strict=True):
