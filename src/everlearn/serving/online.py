@@ -36,6 +36,9 @@ from everlearn.serving.rival import Rival
 
 _log = logging.getLogger("everlearn")
 
+MANY = 5000
+"""Labels that are learned between two looks at the guard and at what else is due."""
+
 CAREFUL = 1000
 """Labels that are learned with a copy of the state at hand, after the learner failed on one."""
 
@@ -101,7 +104,8 @@ class OnlineLearner:
             self._follow(standing)
         self._cutter.renew()
         try:
-            moved = self._learn(self._feedback.head())
+            head = self._feedback.head()
+            moved = self._learn(min(head, self._back.position + MANY))
             self._lead(standing, changed)
         except UnlearnableError as error:
             said = "%s: labels are learned one by one, for the learner failed: %s"
@@ -341,7 +345,8 @@ class OnlineLearning:
             self._woken.clear()
             for learner in self._learners:
                 try:
-                    learner.step()
+                    if learner.step():
+                        self._woken.set()  # there may be more
                 except Exception as error:  # of any kind: a thread that ended would learn no more
                     said = "%s: online learning goes on after: %s", learner.name, error
                     _log.warning(*said, exc_info=not isinstance(error, EverlearnError))
