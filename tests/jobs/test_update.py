@@ -55,6 +55,23 @@ def test_many_labels_are_logged_together_or_none(handle: ModelHandle) -> None:
     assert (judged[1].source, judged[1].at) == ("audit", 1_709_287_200_000_000)
 
 
+def test_rows_are_asked_about_by_their_own_ids_and_keys(handle: ModelHandle) -> None:
+    rows = [{"x": 1.0}, {"x": 2.0}]
+    handle.predict(
+        rows, keys=["ann", None], ids=pd.Series(["o-1", "o-2"]), propensities=np.array([0.5, 1.0])
+    )
+    handle.feedback_many({"external_id": name, "value": 1} for name in ("o-1", "o-2"))
+    asked = [one.prediction for one in handle.log.read()]
+    assert [(one.key, one.external_id, one.propensity) for one in asked] == [
+        ("ann", "o-1", 0.5),
+        (None, "o-2", 1.0),
+    ]
+    with pytest.raises(el.InputError, match="2 rows, but 1 keys"):
+        handle.predict(rows, keys=["ann"])
+    with pytest.raises(el.ConflictError, match="logged already"):
+        handle.predict(rows, ids=["o-3", "o-1"])
+
+
 def test_labels_of_answers_become_a_version(handle: ModelHandle) -> None:
     assert "no labels" in handle.update().decision.reason
     answers = [handle.predict({"x": i / 10 - 2, "seen": moment(1000 + i)}) for i in range(40)]

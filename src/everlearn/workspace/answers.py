@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from everlearn.base import InputError
 from everlearn.data.answers import compile_file, restored
 from everlearn.data.compiler import compile_rows
-from everlearn.data.feedback import LoggedPrediction
+from everlearn.data.feedback import LoggedPrediction, PredictionIds, id_text
+from everlearn.data.log import FeedbackLog
+from everlearn.data.review import ReviewQueue
 from everlearn.jobs.learn import Fold
 from everlearn.registry.models import plain
+
+Said = TypeVar("Said")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,31 +61,72 @@ def answered(fold: Fold, number: int, rows: Any) -> list[Answer]:
     ]
 
 
-def to_log(
-    numbers: Sequence[int],
-    rows: Sequence[Mapping[str, Any]],
-    answers: Sequence[Answer],
-    propensities: Sequence[float] | None,
-) -> list[LoggedPrediction]:
-    """Answers as the feedback log keeps them.
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Rows that were answered, and what was said of each, or None.
 
     Args:
-        numbers: their ids.
-        propensities: as for `ModelHandle.predict`.
+        rows: dicts of columns and values.
+        keys, ids, propensities: as for `ModelHandle.predict`.
 
     Raises:
-        InputError: propensities that are no chances, or not one for each row.
+        InputError: not one for each row, or a propensity that is no chance.
     """
-    chances = [None] * len(rows) if propensities is None else [float(p) for p in propensities]
-    if len(chances) != len(rows) or not all(p is None or 0.0 < p <= 1.0 for p in chances):
-        raise InputError("propensities= takes one chance for each row, above 0 and at most 1")
-    return [
+
+    rows: Sequence[Mapping[str, Any]]
+    keys: Sequence[str | None] | None
+    ids: Sequence[str | None] | None
+    propensities: Sequence[float | None] | None
+
+    def __post_init__(self) -> None:
+        for name in ("keys", "ids", "propensities"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.rows):
+                raise InputError(f"{len(self.rows)} rows, but {len(values)} {name}")
+        chances = self.each(self.propensities)
+        if not all(chance is None or 0.0 < chance <= 1.0 for chance in chances):
+            raise InputError("propensities= takes chances, above 0 and at most 1")
+
+    def each(self, values: Sequence[Said | None] | None) -> Sequence[Said | None]:
+        """What was said of each row; None of all where nothing was."""
+        return [None] * len(self.rows) if values is None else values
+
+
+def log_answers(
+    log: FeedbackLog,
+    queue: ReviewQueue,
+    ids: PredictionIds,
+    given: Given,
+    answers: Sequence[Answer],
+) -> list[Answer]:
+    """Log answers, offer them for review, and return them with their ids.
+
+    Raises:
+        ConflictError: one of the caller's ids was logged before; nothing was logged.
+    """
+    numbers = ids.take(len(answers))
+    logged = [
         LoggedPrediction(
             number,
             plain(row),
             plain({"value": answer.value, "probabilities": answer.probabilities}),
             version=answer.version,
-            propensity=chance,
+            key=key,
+            external_id=name,
+            propensity=None if chance is None else float(chance),
         )
-        for number, row, answer, chance in zip(numbers, rows, answers, chances, strict=True)
+        for number, row, answer, key, name, chance in zip(
+            numbers,
+            given.rows,
+            answers,
+            given.each(given.keys),
+            given.each(given.ids),
+            given.each(given.propensities),
+            strict=True,
+        )
+    ]
+    log.append_predictions(logged)
+    queue.offer(logged)
+    return [
+        replace(answer, id=id_text(number)) for number, answer in zip(numbers, answers, strict=True)
     ]

@@ -6,13 +6,12 @@ import datetime as dt
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from everlearn.base import ConflictError, Decision, InputError, Json
-from everlearn.data.feedback import Kind, Receipt, id_text
+from everlearn.data.feedback import Kind, Receipt
 from everlearn.data.imports import label_of
 from everlearn.data.join import LOG
 from everlearn.data.log import FeedbackLog
@@ -30,7 +29,7 @@ from everlearn.jobs.update import NO_LABELS
 from everlearn.registry.aliases import CHAMPION
 from everlearn.registry.audit import note
 from everlearn.registry.versions import Version
-from everlearn.workspace.answers import Answer, answered, to_log
+from everlearn.workspace.answers import Answer, Given, answered, log_answers
 
 if TYPE_CHECKING:
     from everlearn.workspace.workspace import Workspace
@@ -124,7 +123,9 @@ class ModelHandle:
         *,
         version: int | None = None,
         log: bool | None = None,
-        propensities: Sequence[float] | None = None,
+        keys: Sequence[str | None] | None = None,
+        ids: Sequence[str | None] | None = None,
+        propensities: Sequence[float | None] | None = None,
     ) -> Answer | list[Answer]:
         """Predict for a dict, a list of dicts, a table, a data frame or a file of rows.
 
@@ -133,6 +134,8 @@ class ModelHandle:
             log: keep the answers in the feedback log, where labels can judge them; dicts are
                 logged unless said otherwise, other rows are not. What is logged, people may be
                 asked to look at, as the model's `Review` says.
+            keys: the entity of each row, whose data can be erased.
+            ids: the caller's own id of each row, by which labels may name it.
             propensities: the chance with which each row was chosen to be acted upon, above 0, for
                 `LabelPolicy(propensity="inverse")`.
 
@@ -142,7 +145,9 @@ class ModelHandle:
         Raises:
             NotFoundError: there is no such version, or no champion yet.
             InputError: a name that is no column, or a value that is not of its kind; a table or a
-                file is to be logged; propensities that are no chances, or not one for each row.
+                file is to be logged; propensities that are no chances; keys, ids or propensities
+                that are not one for each row.
+            ConflictError: one of the ids was logged before.
         """
         records = isinstance(rows, Mapping) or (isinstance(rows, list) and len(rows) > 0)
         if log and not records:
@@ -151,7 +156,8 @@ class ModelHandle:
         answers = answered(fold, number, rows)
         if records and log is not False:
             listed = [rows] if isinstance(rows, Mapping) else rows
-            answers = self._logged(listed, answers, propensities)
+            given = Given(listed, keys, ids, propensities)
+            answers = log_answers(self.log, self._queue, self.workspace.ids, given, answers)
         return answers[0] if isinstance(rows, Mapping) else answers
 
     def feedback(
@@ -300,22 +306,6 @@ class ModelHandle:
     def _queue(self) -> ReviewQueue:
         model = self._registry.definition(self.name, self.definition).model()
         return ReviewQueue(self.log, model.review, model.labels)
-
-    def _logged(
-        self,
-        rows: Sequence[Mapping[str, Any]],
-        answers: list[Answer],
-        propensities: Sequence[float] | None,
-    ) -> list[Answer]:
-        """The answers with the ids under which they were logged."""
-        numbers = self.workspace.ids.take(len(rows))
-        logged = to_log(numbers, rows, answers, propensities)
-        self.log.append_predictions(logged)
-        self._queue.offer(logged)
-        return [
-            replace(answer, id=id_text(number))
-            for number, answer in zip(numbers, answers, strict=True)
-        ]
 
     # --- versions ---
 
