@@ -258,6 +258,20 @@ def test_files_that_were_made_before_names_were_indexed(
     assert log.append_labels([Label(1, ids[30], idempotency_key="k5")])[0].state == "logged"
 
 
+def test_a_file_that_is_damaged_can_be_deleted(
+    log: FeedbackLog, clock: Clock, blobs: Blobs
+) -> None:
+    filled(log, clock)
+    compact(log, blobs, Bounds(clock.at - DAY // 2, upto=22))
+    damaged = next(one.blob for one in files(log) if one.kind == "labels")
+    blobs.delete(damaged)
+    assert drop(log, blobs, clock.at) == 22
+    assert all(one.blob is None for one in files(log) if one.kind == "labels")
+    assert (
+        log.append_labels([Label(1, external_id="x", idempotency_key="k5")])[0].state == "waiting"
+    )
+
+
 def names(log: FeedbackLog) -> list[Any]:
     with log.database.read() as connection:
         return sorted(map(tuple, connection.execute(sa.select(archive_names))))

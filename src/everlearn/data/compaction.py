@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from everlearn.base import Json, crash_point
+from everlearn.base import IntegrityError, Json, NotFoundError, crash_point
 from everlearn.data.feedback import now
 from everlearn.data.log import FeedbackLog
 from everlearn.data.segments import NAMES, TABLES, File, Kind, hashed, names_in, write_rows
@@ -128,11 +128,18 @@ def drop(log: FeedbackLog, blobs: Blobs, before: int, *, dry_run: bool = False) 
                 crash_point("archive.dropped")
         if known or dry_run:
             break
-        names = {row.blob: names_in(File(blobs.get(row.blob)), row.kind) for row in chosen}
+        names = {row.blob: _names_of(row, blobs) for row in chosen}
     if not dry_run:
         for row in chosen:
             blobs.delete(row.blob)
     return count
+
+
+def _names_of(row: Any, blobs: Blobs) -> list[int]:
+    """The names in a segment; none of a file that cannot be read, which is deleted all the same."""
+    with suppress(NotFoundError, IntegrityError):
+        return names_in(File(blobs.get(row.blob)), row.kind)
+    return []
 
 
 def _waited(log: FeedbackLog, before: int) -> sa.ColumnElement[bool]:
