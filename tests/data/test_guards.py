@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from benchmarks.poisoning import LIAR, SOURCES, run, slice_of
+from benchmarks.poisoning import LIAR, MODELS, SOURCES, run, slice_of
 from everlearn.base import ConflictError, Decision, NotFoundError, Schema, SpecError
 from everlearn.data.feedback import Label, LoggedPrediction, PredictionIds, id_text
 from everlearn.data.join import LogSource
@@ -126,6 +126,13 @@ def test_one_liar_of_five_is_found_and_honest_sources_are_not() -> None:
         assert sum(one.wrongly for one in seen) <= 4  # of 80
     clean = [run(seed, 500, 0.0, guards) for seed in range(40)]
     assert sum(one.wrongly + one.found for one in clean) <= 10  # of 200
+
+
+def test_what_contradicts_a_sure_answer_counts_most() -> None:
+    guards = Guards(duplicates=False, spread=None)
+    seen = [run(seed, 500, 0.07, guards, MODELS["weak"]) for seed in range(20)]
+    assert sum(one.found for one in seen) >= 12, "6, where every contradiction counts the same"
+    assert sum(one.wrongly for one in seen) <= 4
 
 
 def test_a_source_that_is_alone_or_small_is_not_judged() -> None:

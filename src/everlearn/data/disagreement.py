@@ -2,7 +2,9 @@
 
 Sources judge different rows: one only frauds, one only what was uncertain. So they are compared
 among rows with the same label and about the same confidence of the answer, and the differences are
-pooled (the risk difference of Mantel and Haenszel, with Sato's variance).
+pooled (the risk difference of Mantel and Haenszel, with Sato's variance). Each contradiction counts
+by how sure the answer was, as 1 − p(label) does: where a model only guesses, its answer says little
+of who lies, and a source that flips labels shows where it is sure.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ FEW = 50
 
 CONFIDENCES = (0.6, 0.7, 0.8, 0.9, 0.97)
 """Where the confidence of an answer is cut into levels."""
+
+LEAST = 0.02
+"""What a contradiction counts at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +62,15 @@ class Sources:
         rows = {name: place for place, name in enumerate(self.names)}
         self._counts = np.zeros((len(rows), len(strata)))
         self._wrong = np.zeros((len(rows), len(strata)))
+        sure = np.zeros(len(strata))
         for one, place in zip(seen, places, strict=True):
             self._counts[rows[one.source], place] += 1.0
             self._wrong[rows[one.source], place] += one.wrong
+            sure[place] += one.confidence
+        sure /= self._counts.sum(axis=0)
+        others = max(len({one.label for one in seen}) - 1, 1)
+        # (strata,) confidence, beyond that of any other class
+        self._counts_as = np.maximum(sure - (1.0 - sure) / others, LEAST)
 
     def suspects(self, alpha: float, margin: float) -> dict[str, Decision]:
         """The sources that surely contradict more than the others, the worst first; one that is
@@ -95,17 +106,17 @@ class Sources:
         both = (n > 0) & (m > 0)
         if not both.any():
             return 0.0, -1.0, 0
-        n, m = n[both], m[both]
+        n, m, sure = n[both], m[both], self._counts_as[both]
         a, b = self._wrong[row][both], self._wrong[others].sum(axis=0)[both]
-        weight: Floats = n * m / (n + m)
+        weight: Floats = sure * n * m / (n + m)
         excess = float(np.sum(weight * (a / n - b / m)) / weight.sum())
-        p = (a.sum() + 0.5) / (n.sum() + 1.0)  # never a variance of 0 where nobody contradicts
-        floor = p * (1.0 - p) / n.sum()
-        p_part = (n**2 * b - m**2 * a + n * m * (m - n) / 2) / (n + m) ** 2
-        q_part = (a * (m - b) + b * (n - a)) / (2 * (n + m))
-        variance = float((excess * p_part.sum() + q_part.sum()) / weight.sum() ** 2)
-        low = excess - level * float(np.sqrt(max(variance, floor)))
-        return excess, low, int(n.sum())
+        p_part = sure**2 * (n**2 * b - m**2 * a + n * m * (m - n) / 2) / (n + m) ** 2
+        q_part = sure**2 * (a * (m - b) + b * (n - a)) / (2 * (n + m))
+        # as if all were alike; never 0, where nobody contradicts
+        p = (a + b + 0.5) / (n + m + 1.0)
+        alike = np.sum(weight**2 * p * (1.0 - p) * (1.0 / n + 1.0 / m))
+        variance = max(excess * p_part.sum() + q_part.sum(), alike) / weight.sum() ** 2
+        return excess, excess - level * float(np.sqrt(variance)), int(n.sum())
 
 
 def _lowest(judged: tuple[tuple[float, float, int], int]) -> float:
