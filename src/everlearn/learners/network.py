@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from everlearn.base import (
     Columns,
     Floats,
     InputError,
-    Json,
     Part,
     Prediction,
     SpecError,
@@ -27,15 +25,8 @@ from everlearn.base import (
 from everlearn.learners.answers import prior
 from everlearn.learners.encoder import Encoder, Encoding
 from everlearn.learners.losses import LOSSES, own
-from everlearn.learners.tensors import (
-    as_json,
-    check_same_shapes,
-    from_json,
-    load_optimizer,
-    optimizer_part,
-    part_of,
-    tensors_of,
-)
+from everlearn.learners.tensors import check_same_shapes, part_of, tensors_of
+from everlearn.learners.training import DIVERGED, Holder, Training
 
 if TYPE_CHECKING:
     from everlearn.learners.torch import TorchLearner
@@ -69,7 +60,7 @@ class Network:
         self._counts = loss == "poisson"
         self._one_score = self.kind == "regressor" or loss == "bce"
         self._loss = LOSSES[loss] if isinstance(loss, str) else own(loss, self._one_score)
-        self._steps, self._classes = 0, 0
+        self._classes = 0
         self._make(seed)
         self.grow(classes)
 
@@ -77,6 +68,11 @@ class Network:
     def module(self) -> torch.nn.Module:
         """What learns, as it stands; do not change it."""
         return self._module
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the module answers with scores of classes."""
+        return self.kind == "classifier"
 
     @property
     def classes(self) -> int:
@@ -90,10 +86,10 @@ class Network:
             InputError: the rows have other columns.
         """
         x = self._tensor(self._encoding.transform(batch))
-        if not len(batch) or not (self._steps or self.definition.pretrained):
+        if not len(batch) or not (self._training.steps or self.definition.pretrained):
             return prior(len(batch), self.kind, self._classes, has_proba=True)
         self._module.eval()
-        with torch.inference_mode(), self._own_random(keep=False), self._cast():
+        with torch.inference_mode(), self._own_random(keep=False), self._training.cast():
             output = self._module(x)
         return self._answer(output.to("cpu", torch.float64))
 
@@ -117,6 +113,8 @@ class Network:
             return answer
         self._module.train()
         with self._own_random():
+            for holder in self._training.holders:
+                holder.seen(x, y)
             order = self._order(len(batch))
             w = None if weight is None else self._tensor(weight)
             if order is not None:
@@ -124,7 +122,7 @@ class Network:
             size = self.definition.batch or len(batch)
             for start in range(0, len(batch), size):
                 step = slice(start, start + size)
-                self._step(x[step], y[step], None if w is None else w[step])
+                self._training.step(x[step], y[step], None if w is None else w[step])
         return answer
 
     def grow(self, classes: int) -> bool:
@@ -144,14 +142,17 @@ class Network:
         tensors = self._module.state_dict()
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise InputError(f"{name} is not finite after {self._steps} steps; {DIVERGED}")
+                raise InputError(
+                    f"{name} is not finite after {self._training.steps} steps; {DIVERGED}"
+                )
         still = {name for name, p in self._module.named_parameters() if not p.requires_grad}
+        parts, known = self._training.save()
         return {
+            **parts,
             "encoder": self._encoding.save(),
-            "known": Part(meta=self._known()),
+            "known": Part(meta={**known, "classes": self._classes}),
             "module/frozen": part_of({k: v for k, v in tensors.items() if k in still}),
             "module/moving": part_of({k: v for k, v in tensors.items() if k not in still}),
-            "optimizer": optimizer_part(self._optimizer),
             "random": part_of(self._random),
         }
 
@@ -162,18 +163,26 @@ class Network:
             InputError: the state is of another architecture, optimizer or encoder; the message
                 names what differs. This learner is then not to be used.
         """
-        if sorted(state) != list(PARTS):
+        if sorted(name for name in state if not name.startswith("held/")) != list(PARTS):
             raise InputError(f"the state has parts {sorted(state)}; it is of no PyTorch module")
         tensors = {**tensors_of(state["module/frozen"]), **tensors_of(state["module/moving"])}
         check_same_shapes("architecture", tensors, self._module.state_dict())
         self._encoding.load(state["encoder"])
         self._module.load_state_dict(tensors)
-        load_optimizer(self._optimizer, state["optimizer"])
         self._random = tensors_of(state["random"])
         known = state["known"].meta
-        for name, part in self._stepping().items():
-            part.load_state_dict(from_json(known[name]))
-        self._steps, self._classes = int(known["steps"]), int(known["classes"])
+        self._training.load(state, known)
+        self._classes = int(known["classes"])
+
+    def hold(self, holder: Holder) -> Self:
+        """Let what a retention brings take part in learning. Returns this learner."""
+        self._training.holders.append(holder)
+        return self
+
+    def settle(self) -> None:
+        """The increment is over."""
+        with self._own_random():
+            self._training.settle()
 
     # --- making it ---
 
@@ -189,15 +198,8 @@ class Network:
                 raise SpecError(f"{made!r} made {module!r}, which is no torch.nn.Module")
             self._module = module.to(self._device, self._type)
             self._room = self._outputs()
-            moving = [p for p in self._module.parameters() if p.requires_grad]
-            if not moving:
-                raise SpecError("the module has no parameter that requires a gradient")
-            self._optimizer = definition.optimizer(moving)
-            make = definition.scheduler
-            self._scheduler = None if make is None else make(self._optimizer)
+            self._training = Training(self._module, definition, self._loss, self._device)
             self._random = self._generators()
-        scaled = definition.precision == "float16" and self._device.type == "cuda"
-        self._scaler = torch.amp.GradScaler("cuda") if scaled else None
 
     def _outputs(self) -> int:
         """How many classes the module tells apart, by its answer to a row of zeros, which also
@@ -206,7 +208,7 @@ class Network:
         width = self._encoding.width
         row = torch.zeros((1, width), dtype=self._type, device=self._device)
         try:
-            with torch.no_grad(), self._cast():
+            with torch.no_grad():
                 shape = tuple(self._module(row).shape)
         except Exception as error:
             raise SpecError(
@@ -258,61 +260,6 @@ class Network:
             return None
         return torch.randperm(rows).to(self._device)
 
-    def _step(self, x: Tensor, y: Tensor, weight: Tensor | None) -> None:
-        """One step of the optimizer; in parts, for the same gradient, where memory runs out."""
-        parts = 1
-        while True:
-            self._optimizer.zero_grad(set_to_none=True)
-            try:
-                value = self._gradient(x, y, weight, parts)
-                break
-            except (torch.OutOfMemoryError, MemoryError):
-                if parts >= len(x):
-                    raise
-            parts *= 2
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()
-        if not math.isfinite(value):
-            self._optimizer.zero_grad(set_to_none=True)
-            raise InputError(
-                f"the loss is {value} in step {self._steps + 1}, of {len(x)} rows; {DIVERGED}"
-            )
-        self._move()
-        self._steps += 1
-
-    def _gradient(self, x: Tensor, y: Tensor, weight: Tensor | None, parts: int) -> float:
-        """Leave the gradient of the mean loss in the parameters; returns that mean."""
-        whole = len(x) if weight is None else float(weight.sum())
-        size = -(-len(x) // parts)
-        total = 0.0
-        for start in range(0, len(x), size):
-            rows = slice(start, start + size)
-            own = None if weight is None else weight[rows]
-            with self._cast():
-                mean = self._loss(self._module(x[rows]), y[rows], own)
-            share = (len(x[rows]) if own is None else float(own.sum())) / whole
-            loss = mean if parts == 1 else mean * share
-            total += loss.item()
-            if not math.isfinite(total):
-                return total
-            scaled = loss if self._scaler is None else self._scaler.scale(loss)
-            scaled.backward()  # type: ignore[no-untyped-call]
-        return total
-
-    def _move(self) -> None:
-        clip = self.definition.clip
-        if self._scaler is not None:
-            self._scaler.unscale_(self._optimizer)
-        if clip is not None:
-            torch.nn.utils.clip_grad_norm_(self._module.parameters(), clip)
-        if self._scaler is None:
-            self._optimizer.step()
-        else:
-            self._scaler.step(self._optimizer)
-            self._scaler.update()
-        if self._scheduler is not None:
-            self._scheduler.step()
-
     # --- answering ---
 
     def _answer(self, output: Tensor) -> Prediction:
@@ -331,18 +278,6 @@ class Network:
         return Prediction(value=proba.argmax(dim=1).numpy(), proba=proba.numpy())
 
     # --- its state ---
-
-    def _known(self) -> Json:
-        known: dict[str, Json] = {"steps": self._steps, "classes": self._classes}
-        for name, part in self._stepping().items():
-            saved = {k: v for k, v in part.state_dict().items() if not callable(v)}
-            known[name] = as_json(saved, f"the {name}")
-        return known
-
-    def _stepping(self) -> dict[str, Any]:
-        """What counts steps beside the optimizer."""
-        found = {"scheduler": self._scheduler, "scaler": self._scaler}
-        return {name: part for name, part in found.items() if part is not None}
 
     def _generators(self) -> dict[str, Tensor]:
         made = {"cpu": torch.get_rng_state()}
@@ -367,15 +302,8 @@ class Network:
         if "cuda" in states and self._device.type == "cuda":
             torch.cuda.set_rng_state(states["cuda"], self._device)
 
-    def _cast(self) -> torch.autocast:
-        kind = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.definition.precision)
-        return torch.autocast(self._device.type, dtype=kind, enabled=kind is not None)
-
     def _tensor(self, array: Array) -> Tensor:
         return torch.from_numpy(np.array(array)).to(self._device, self._type)
-
-
-DIVERGED = "lower the optimizer's step, or give TorchLearner(clip=1.0)"
 
 
 def weighing(batch: Batch) -> tuple[Batch, Floats | None]:

@@ -43,8 +43,8 @@ class TorchLearner:
             strategy's seed), or a module, whose weights are where learning begins.
         loss: "cross_entropy" (scores of all classes) or "bce" (one score for two classes), "mse",
             "l1", "huber" or "poisson" (of the logarithm), or a function of output ((n, k) scores or
-            (n,) numbers) and target that returns (n,) losses or their mean. None for cross-entropy or squared error, by the
-            target.
+            (n,) numbers) and target that returns (n,) losses or their mean. None for cross-entropy
+            or squared error, by the target.
         optimizer: makes the optimizer from the parameters that require a gradient.
         classes: the classes, or how many the module has room for. None if its output says it.
         scheduler: makes a scheduler from the optimizer; it takes a step after each of the

@@ -1,14 +1,21 @@
-"""How a model learns: what it starts from and what it sees again. One memory per file."""
+"""How a model learns: what it starts from, what it sees again, and what it holds on to. One memory
+or method per file."""
 
 from everlearn.strategies.balanced import Balanced
 from everlearn.strategies.decay import Decay
 from everlearn.strategies.everything import Everything
+from everlearn.strategies.ewc import EWC
+from everlearn.strategies.mas import MAS
 from everlearn.strategies.prioritized import Prioritized
 from everlearn.strategies.reservoir import Reservoir
+from everlearn.strategies.si import SI
 from everlearn.strategies.strategy import Adaptation, Pretrained, Retention, Strategy
 from everlearn.strategies.window import Window
 
 __all__ = [
+    "EWC",
+    "MAS",
+    "SI",
     "Adaptation",
     "Balanced",
     "Decay",

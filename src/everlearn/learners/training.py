@@ -1,0 +1,195 @@
+"""How a PyTorch module moves: its loss, its optimizer, and what it is held to."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from everlearn.base import InputError, Json, Part, SpecError, State
+from everlearn.learners.losses import Loss
+from everlearn.learners.tensors import as_json, from_json, load_optimizer, optimizer_part
+
+if TYPE_CHECKING:
+    from everlearn.learners.torch import TorchLearner
+
+DIVERGED = "lower the optimizer's step, or give TorchLearner(clip=1.0)"
+
+
+class Holder(Protocol):
+    """What holds on to what a module knew, while it learns: a part of a strategy's retention.
+
+    All is called inside of the learner's own generators.
+    """
+
+    name: str
+    """Of its parts in the state."""
+
+    def seen(self, x: Tensor, y: Tensor) -> None:
+        """Rows that are about to be learned: (n, width) and (n,)."""
+        ...
+
+    def before_step(self, training: Training) -> None:
+        """The gradient of the new rows is in the parameters, and may be changed."""
+        ...
+
+    def after_step(self, training: Training) -> None:
+        """The parameters have moved."""
+        ...
+
+    def settle(self, training: Training) -> None:
+        """The increment is over."""
+        ...
+
+    def save(self) -> State:
+        """All that `load` needs to go on."""
+        ...
+
+    def load(self, state: State) -> None:
+        """Become what `save` saw. Raises `InputError` for a state of another kind."""
+        ...
+
+
+class Training:
+    """A module's loss, optimizer, scheduler and precision.
+
+    Args:
+        module: on its device, in its type.
+        definition: of the learner.
+        loss: (output, target, weights) → mean.
+        device: of the module.
+
+    Raises:
+        SpecError: nothing in the module learns.
+    """
+
+    def __init__(
+        self, module: torch.nn.Module, definition: TorchLearner, loss: Loss, device: torch.device
+    ) -> None:
+        self.module, self.loss = module, loss
+        self.moving = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        if not self.moving:
+            raise SpecError("the module has no parameter that requires a gradient")
+        self.optimizer = definition.optimizer(list(self.moving.values()))
+        self.steps = 0
+        self.holders: list[Holder] = []
+        self._device, self._clip = device, definition.clip
+        kinds = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+        self._cast_to = kinds.get(definition.precision)
+        make = definition.scheduler
+        self._scheduler = None if make is None else make(self.optimizer)
+        scaled = definition.precision == "float16" and device.type == "cuda"
+        self._scaler = torch.amp.GradScaler("cuda") if scaled else None
+
+    def cast(self) -> torch.autocast:
+        """The precision in which the module answers."""
+        kind = self._cast_to
+        return torch.autocast(self._device.type, dtype=kind, enabled=kind is not None)
+
+    def step(self, x: Tensor, y: Tensor, weight: Tensor | None) -> None:
+        """One step of the optimizer; in parts, for the same gradient, where memory runs out.
+
+        Args:
+            x: (n, width) rows.
+            y: (n,) targets.
+            weight: (n,) or None where all weigh 1.
+
+        Raises:
+            InputError: the loss is not finite. Nothing has moved.
+        """
+        parts = 1
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                value = self._gradient(x, y, weight, parts)
+                break
+            except (torch.OutOfMemoryError, MemoryError):
+                if parts >= len(x):
+                    raise
+            parts *= 2
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+        if not math.isfinite(value):
+            self.optimizer.zero_grad(set_to_none=True)
+            raise InputError(
+                f"the loss is {value} in step {self.steps + 1}, of {len(x)} rows; {DIVERGED}"
+            )
+        self._move()
+        self.steps += 1
+
+    def settle(self) -> None:
+        """The increment is over."""
+        for holder in self.holders:
+            holder.settle(self)
+
+    def save(self) -> tuple[dict[str, Part], dict[str, Json]]:
+        """(parts, what is said of the steps): optimizer, scheduler, scaler, and the holders."""
+        parts = {"optimizer": optimizer_part(self.optimizer)}
+        for holder in self.holders:
+            parts |= {f"held/{holder.name}/{key}": part for key, part in holder.save().items()}
+        known: dict[str, Json] = {"steps": self.steps}
+        for name, one in self._stepping().items():
+            saved = {key: value for key, value in one.state_dict().items() if not callable(value)}
+            known[name] = as_json(saved, f"the {name}")
+        return parts, known
+
+    def load(self, state: State, known: dict[str, Json]) -> None:
+        """The inverse of `save`. A holder of which the state has nothing begins anew.
+
+        Raises:
+            InputError: the state is of another optimizer or holder.
+        """
+        load_optimizer(self.optimizer, state["optimizer"])
+        self.steps = int(known["steps"])
+        for name, one in self._stepping().items():
+            if name not in known:
+                raise InputError(f"the state has no {name}")
+            one.load_state_dict(from_json(known[name]))
+        for holder in self.holders:
+            start = f"held/{holder.name}/"
+            own = {k[len(start) :]: part for k, part in state.items() if k.startswith(start)}
+            if own:
+                holder.load(own)
+
+    def _stepping(self) -> dict[str, Any]:
+        """What counts steps beside the optimizer."""
+        found = {"scheduler": self._scheduler, "scaler": self._scaler}
+        return {name: one for name, one in found.items() if one is not None}
+
+    def _gradient(self, x: Tensor, y: Tensor, weight: Tensor | None, parts: int) -> float:
+        """Leave the gradient of the mean loss in the parameters; returns that mean."""
+        whole = len(x) if weight is None else float(weight.sum())
+        size = -(-len(x) // parts)
+        total = 0.0
+        for start in range(0, len(x), size):
+            rows = slice(start, start + size)
+            own = None if weight is None else weight[rows]
+            with self.cast():
+                mean = self.loss(self.module(x[rows]), y[rows], own)
+            share = (len(x[rows]) if own is None else float(own.sum())) / whole
+            loss = mean if parts == 1 else mean * share
+            total += loss.item()
+            if not math.isfinite(total):
+                return total
+            scaled = loss if self._scaler is None else self._scaler.scale(loss)
+            scaled.backward()  # type: ignore[no-untyped-call]
+        return total
+
+    def _move(self) -> None:
+        if self._scaler is not None:
+            self._scaler.unscale_(self.optimizer)
+        for holder in self.holders:
+            holder.before_step(self)
+        if self._clip is not None:
+            torch.nn.utils.clip_grad_norm_(list(self.moving.values()), self._clip)
+        if self._scaler is None:
+            self.optimizer.step()
+        else:
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
+        if self._scheduler is not None:
+            self._scheduler.step()
+        for holder in self.holders:
+            holder.after_step(self)

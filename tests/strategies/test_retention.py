@@ -1,0 +1,151 @@
+"""Retention: what PyTorch modules are held to while they learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.linear_model import SGDClassifier
+
+torch = pytest.importorskip("torch", reason="PyTorch is needed")
+
+from torch import nn  # noqa: E402
+
+import everlearn as el  # noqa: E402
+from everlearn.base import Columns, Learner, SpecError  # noqa: E402
+from everlearn.learners.encoder import Encoder  # noqa: E402
+from everlearn.learners.torch import TorchLearner  # noqa: E402
+from everlearn.strategies import EWC, MAS, SI  # noqa: E402
+from everlearn.testing.learner import COLUMNS, LearnerSuite, make_rows  # noqa: E402
+
+torch.set_num_threads(1)
+
+PLAIN = Encoder(numbers="as_is", categories="drop", times="drop", missing="mean")
+METHODS: list[Any] = [EWC(50.0, rows=64), EWC(50.0, decay=0.9, rows=64), SI(5.0), MAS(5.0, rows=64)]
+
+
+def net() -> nn.Module:
+    return nn.Sequential(nn.LazyLinear(16), nn.ReLU(), nn.Dropout(0.1), nn.Linear(16, 3))
+
+
+def fast(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=0.01)
+
+
+class Held(LearnerSuite):
+    """A module that has been through one increment, and is held to it."""
+
+    method: Any
+
+    def learner(self, columns: Columns, classes: int = 0, seed: int = 0) -> Learner:
+        encoder = Encoder(categories="onehot", buckets=8)
+        definition = TorchLearner(net, optimizer=fast, batch=20, encoder=encoder)
+        return self.method.wrap(  # type: ignore[no-any-return]
+            definition.make_learner(columns, classes=classes, seed=seed)
+        )
+
+    def taught(self, rows: int = 300, seed: int = 0) -> Learner:
+        learner = super().taught(rows, seed)
+        if rows:
+            learner.settle()  # type: ignore[attr-defined]
+            for batch in self.rows(rows, rows + 120).split(50):
+                learner.learn(batch)
+        return learner
+
+
+class TestEwc(Held):
+    method = METHODS[0]
+
+
+class TestOnlineEwc(Held):
+    method = METHODS[1]
+
+
+class TestSi(Held):
+    method = METHODS[2]
+
+
+class TestMas(Held):
+    method = METHODS[3]
+
+
+def two_tasks() -> list[tuple[Any, Any]]:
+    """The sign of one of two numbers, each told apart from the other task by a third and fourth."""
+    rng = np.random.default_rng(1)
+    tasks = []
+    for task in range(2):
+        X = np.column_stack([rng.normal(size=(2000, 2)), np.zeros((2000, 2))])
+        X[:, 2 + task] = 1.0
+        tasks.append((X, (X[:, task] > 0).astype(int)))
+    return tasks
+
+
+@pytest.mark.parametrize("method", [EWC(500.0), SI(50.0), MAS(5.0)], ids=lambda m: type(m).__name__)
+def test_less_is_forgotten_and_the_new_is_learned(method: Any) -> None:
+    definition = TorchLearner(
+        lambda: nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 2)),
+        optimizer=fast,
+        batch=50,
+        encoder=PLAIN,
+    )
+    old, new = two_tasks()
+    kept = {}
+    for name, retention in (("naive", None), ("held", method)):
+        strategy = el.Strategy(retention=retention, chunk=500, passes=5)
+        learned = el.learn(el.learn(definition, *old, strategy), *new, strategy)
+        kept[name] = [(learned.predict(X) == y).mean() for X, y in (old, new)]
+    assert kept["held"][0] > kept["naive"][0] + 0.05
+    assert kept["held"][1] > 0.9
+
+
+def test_importance_is_the_mean_of_squared_gradients_of_single_rows() -> None:
+    definition = TorchLearner(lambda: nn.Linear(3, 1), "mse", encoder=PLAIN, precision="float64")
+    learner = EWC(rows=1000).wrap(definition.make_learner(COLUMNS))
+    rows = make_rows(0, 40, classes=0, missing=False)
+    learner.learn(rows)
+    learner.settle()  # type: ignore[attr-defined]
+    held = learner._training.holders[0]  # type: ignore[attr-defined]
+    expected = (rows.numbers**2).mean(axis=0)
+    np.testing.assert_allclose(held.importance["weight"][0].numpy(), expected, rtol=1e-12)
+    assert held.importance["bias"].item() == pytest.approx(1.0)
+
+
+def test_two_increments_pull_to_the_mean_of_their_anchors() -> None:
+    definition = TorchLearner(lambda: nn.Linear(3, 1), "mse", encoder=PLAIN, precision="float64")
+    learner: Any = EWC(rows=1000).wrap(definition.make_learner(COLUMNS))
+    held, anchors, fishers = learner._training.holders[0], [], []
+    for start in (0, 40):
+        rows = make_rows(start, start + 40, classes=0, missing=False)
+        learner.learn(rows)
+        learner.settle()
+        anchors.append(learner.module.weight.detach().clone())
+        fishers.append(torch.from_numpy((rows.numbers**2).mean(axis=0)))
+    expected = (fishers[0] * anchors[0] + fishers[1] * anchors[1]) / (fishers[0] + fishers[1])
+    torch.testing.assert_close(held.anchor["weight"], expected)
+
+
+def test_a_penalty_of_any_strength_does_not_diverge() -> None:
+    definition = TorchLearner(
+        net, optimizer=lambda p: torch.optim.SGD(p, lr=0.1), batch=20, encoder=PLAIN
+    )
+    learner: Any = EWC(1e12, rows=64).wrap(definition.make_learner(COLUMNS, classes=2))
+    for start in range(0, 600, 100):
+        learner.learn(make_rows(start, start + 100))
+        learner.settle()
+    assert np.isfinite(learner.predict(make_rows(0, 10)).proba).all()
+
+
+def test_a_strategy_may_begin_to_hold_on_and_stop() -> None:
+    old, new = two_tasks()
+    definition = TorchLearner(lambda: nn.Linear(4, 2), batch=50, encoder=PLAIN)
+    naive = el.learn(definition, *old, el.Strategy(chunk=500))
+    held = el.learn(naive, *new, el.Strategy(chunk=500, retention=EWC()))
+    assert any(name.startswith("learner/held/ewc/") for name in held.state)
+    after = el.learn(held, *old, el.Strategy(chunk=500))
+    assert not any(name.startswith("learner/held/") for name in after.state)
+
+
+def test_other_learners_are_refused() -> None:
+    with pytest.raises(SpecError, match="EWC holds on to the weights of a PyTorch module"):
+        el.learn(SGDClassifier(), *two_tasks()[0], el.Strategy(retention=EWC()))
