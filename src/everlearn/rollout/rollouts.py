@@ -167,16 +167,25 @@ class Rollouts:
             return None
         plan, stage = stage_of(rollout)
         rollout, seen = self._read_labels(model, rollout, plan)
-        with self._database.write() as connection:
+
+        def decided(connection: Connection) -> Decision:
             standing = aliases.current(connection, model)
             if standing != rollout.champion:
-                decision = Decision("stop", f"the champion is version {standing} by now")
-                self._end(connection, rollout, STOPPED, decision)
-                return decision
+                return Decision("stop", f"the champion is version {standing} by now")
             traffic = store.traffic(connection, rollout.id, rollout.stage)
             keys = store.keys(connection, rollout.id, rollout.stage)
             metric = rollout.seen.get("metric")
-            decision = judge(plan, with_traffic(seen, traffic, keys, stage), metric == ZERO_ONE)
+            return judge(plan, with_traffic(seen, traffic, keys, stage), metric == ZERO_ONE)
+
+        with self._database.read() as connection:
+            decision = decided(connection)
+        if decision.action == "hold" and rollout.seen.get("said") == _kind(decision):
+            return decision  # mostly so: whoever logs what is asked needs not wait for that
+        with self._database.write() as connection:
+            decision = decided(connection)
+            if decision.action == "stop":
+                self._end(connection, rollout, STOPPED, decision)
+                return decision
             return self._act(connection, model, rollout, plan, decision)
 
     def _act(
@@ -185,10 +194,10 @@ class Rollouts:
         if decision.action == "roll back":
             self._end(connection, rollout, ROLLED_BACK, decision)
         elif decision.action == "hold":
-            kind = _FIGURES.sub("#", decision.reason)
-            if rollout.seen.get("said") != kind:
+            if rollout.seen.get("said") != _kind(decision):
                 store.note(connection, rollout.id, rollout.stage, decision)
-                store.change(connection, rollout, seen=dict(rollout.seen) | {"said": kind})
+                said = {"said": _kind(decision)}
+                store.change(connection, rollout, seen=dict(rollout.seen) | said)
         elif rollout.stage + 1 < len(plan.stages):
             store.note(connection, rollout.id, rollout.stage, decision)
             store.change(
@@ -276,6 +285,11 @@ class Rollouts:
                 losses["differs"].append(float(other["value"] != output["value"]))
         made = {name: Moments().add(np.array(values)) for name, values in losses.items()}
         return _seen({name: asdict(_moments(seen)[name].plus(made[name])) for name in made}), metric
+
+
+def _kind(decision: Decision) -> str:
+    """What it says, whatever the figures are."""
+    return _FIGURES.sub("#", decision.reason)
 
 
 def stage_of(rollout: Rollout) -> tuple[Plan, Stage]:

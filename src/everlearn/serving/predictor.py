@@ -276,7 +276,7 @@ def _tried(
 ) -> list[int]:
     """Places of the rows for which the candidate answers: by their keys, where they have one, else
     each by itself."""
-    if trial is None:
+    if trial is None or not trial.answers:
         return []
     found, place = [], 0
     for question, ids in zip(questions, numbers, strict=True):

@@ -3,15 +3,12 @@ and what is counted of both arms until the database takes it."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from everlearn.base import InputError, Json
 from everlearn.evaluation.sequences import Moments
@@ -27,8 +24,8 @@ Ask = Callable[[Sequence[Mapping[str, Any]]], list[Json]]
 KEYS = 20_000
 """Keys of which a process keeps the arm: enough to see whether arms get their shares."""
 
-WAITING = 1000
-"""Passes that may wait to be mirrored; those that come then are not."""
+WAITING = 10_000
+"""Rows that may wait to be mirrored; those that come then are not."""
 
 
 class Trial:
@@ -47,9 +44,15 @@ class Trial:
         self._shadows: dict[int, Json] = {}
         self._known: set[int] = set()
         self._met: dict[int, str] = {}
-        self._mirrored: queue.Queue[Any] = queue.Queue(WAITING)
+        self._mirrored: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._waiting = 0
         self._thread: threading.Thread | None = None
         self._closed = False
+
+    @property
+    def answers(self) -> bool:
+        """Whether the candidate answers for any key."""
+        return self.stage.share > 0.0
 
     def is_candidates(self, key: str) -> bool:
         """Whether the candidate answers for a key, which is met."""
@@ -81,24 +84,23 @@ class Trial:
         """One pass of an arm over rows."""
         if rows == 0:
             return
-        timed = Moments().add(np.array([seconds / rows]))
+        timed = Moments(1, seconds / rows)
         with self._lock:
             before = self._arms.get(arm, Traffic())
             self._arms[arm] = before.plus(Traffic(rows, errors, timed))
 
     def mirror(self, ids: Sequence[int], rows: Sequence[Mapping[str, Any]]) -> None:
         """Ask the candidate too, later and in another thread; where it lags behind, not at all."""
-        if not self.stage.mirrored:
+        if not self.stage.mirrored or self._waiting >= WAITING:
             return
         if self._thread is None:
             self._thread = threading.Thread(
                 target=self._shadow, name="everlearn-shadow", daemon=True
             )
             self._thread.start()
-        try:
-            self._mirrored.put_nowait((ids, rows))
-        except queue.Full:
-            _log.debug("the shadow of rollout %s lags behind", self.rollout.id)
+        with self._lock:
+            self._waiting += len(rows)
+        self._mirrored.put((ids, rows))
 
     def collect(self) -> tuple[dict[str, Traffic], dict[int, Json], dict[int, str]]:
         """What was counted since the last time, what the candidate would have answered, and the
@@ -122,19 +124,17 @@ class Trial:
     @property
     def idle(self) -> bool:
         """Whether all that was to be mirrored is."""
-        return self._mirrored.unfinished_tasks == 0
+        return self._waiting == 0
 
     def close(self) -> None:
         """Mirror no more. Does not wait, whatever the candidate is at."""
         self._closed = True
-        with contextlib.suppress(queue.Full):
-            self._mirrored.put_nowait(None)
+        self._mirrored.put(None)
 
     def _shadow(self) -> None:
-        mirrored = self._mirrored
-        while (item := mirrored.get()) is not None and not self._closed:
+        while (item := self._mirrored.get()) is not None and not self._closed:
             ids, rows = item
             answers = self.attempt(rows)
             with self._lock:
                 self._shadows |= dict(zip(ids, answers, strict=True))
-            mirrored.task_done()
+                self._waiting -= len(rows)
