@@ -38,6 +38,7 @@ from everlearn.serving.bodies import (
 from everlearn.serving.console.routes import add_console
 from everlearn.serving.console.views import Source
 from everlearn.serving.events import Events
+from everlearn.serving.following import Following
 from everlearn.serving.journal import Journal
 from everlearn.serving.labelling import log_together
 from everlearn.serving.learning import Learning
@@ -179,8 +180,11 @@ def make_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         keys = {name: predictor.log.model for name, predictor in models.predictors.items()}
-        journal = Journal(Events(models.versions.database), keys)
-        beside = [one for one in (journal, learning, online) if one is not None]
+        journal, following = (
+            Journal(Events(models.versions.database), keys),
+            Following(models.refresh),
+        )
+        beside = [one for one in (journal, following, learning, online) if one is not None]
         for one in beside:
             one.start()
         yield
