@@ -131,9 +131,9 @@ class Stop:
 
 
 def _at_crash_points(do: Stop) -> None:
-    from everlearn.jobs import checkpoint, learn, run
+    from everlearn.jobs import checkpoint, learn, run, runner
 
-    for module in (checkpoint, learn, run):
+    for module in (checkpoint, learn, run, runner):
         module.crash_point = do  # type: ignore[attr-defined]
 
 
