@@ -180,11 +180,9 @@ def make_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         keys = {name: predictor.log.model for name, predictor in models.predictors.items()}
-        journal, following = (
-            Journal(Events(models.versions.database), keys),
-            Following(models.refresh),
-        )
-        beside = [one for one in (journal, following, learning, online) if one is not None]
+        journal = Journal(Events(models.versions.database), keys)
+        threads = (journal, Following(models.refresh), learning, online)
+        beside = [one for one in threads if one is not None]
         for one in beside:
             one.start()
         yield
