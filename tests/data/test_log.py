@@ -15,11 +15,13 @@ from everlearn.data.feedback import (
     LoggedPrediction,
     PredictionIds,
     id_number,
+    id_numbers,
     id_text,
     text_of,
     values_of,
 )
 from everlearn.data.log import FeedbackLog
+from everlearn.data.pages import Page
 from everlearn.storage.database import Database
 from everlearn.storage.schema import labels, models, predictions
 from everlearn.testing.database import temporary_schema
@@ -76,6 +78,9 @@ def test_ids_are_ordered_in_time_and_unique() -> None:
     for wrong in ("", "xyz", "0" * 15, "f" * 16, "G" + "0" * 15):
         with pytest.raises(InputError):
             id_number(wrong)
+        with pytest.raises(InputError):
+            id_numbers([texts[0], wrong])
+    assert id_numbers(texts) == taken and id_numbers([]) == []
 
 
 def test_labels_are_read_beside_their_predictions_in_the_order_of_positions(
@@ -97,6 +102,17 @@ def test_labels_are_read_beside_their_predictions_in_the_order_of_positions(
     assert [row.position for row in log.read(after=1, upto=2)] == [2]
     assert [row.position for row in log.read(page=1)] == [1, 2, 3]
     assert third not in {id_text(row.prediction.id) for row in rows}
+    for size in (1, 2, 5000):
+        page = Page.concat(list(log.pages(size=size)))
+        assert [page.said(at) for at in range(3)] == [
+            (row.position, row.kind, row.source, row.reviewer, row.value, row.weight, row.selection)
+            for row in rows
+        ]
+        assert [id_text(number) for number in page.prediction] == [second, first, second]
+        assert list(page.features) == ['{"x":1.0}', '{"x":0.0}', '{"x":1.0}']
+        assert list(map(bool, page.again)) == [False, False, True]
+    assert [len(page) for page in log.pages(size=2)] == [2, 1]
+    assert len(Page.concat(list(log.pages(known=1)))) == 0
 
 
 def test_models_have_logs_of_their_own(database: Database, log: FeedbackLog) -> None:

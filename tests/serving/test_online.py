@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import everlearn as el
 from everlearn.base import state_digest
 from everlearn.data.compiler import compile_rows
-from everlearn.jobs.online import Online, Tail
+from everlearn.jobs.online import KEPT, Online, Tail
 from tests.serving.local import LocalClient as TestClient
 
 URL = "/v1/models/m"
@@ -139,7 +140,9 @@ def test_a_numbered_version_is_cut_and_a_restart_ends_where_it_was(
     assert [row["probabilities"] for row in after] == [row["probabilities"] for row in before]
 
 
-def test_a_tail_does_not_depend_on_when_it_looked(loop: Callable[..., Loop]) -> None:
+def test_a_tail_does_not_depend_on_when_it_looked_nor_on_what_it_kept(
+    loop: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
     it = loop()
     with TestClient(it.workspace.app(["m"], learn=False)) as client:
         x = it.random.normal(size=60)
@@ -150,7 +153,8 @@ def test_a_tail_does_not_depend_on_when_it_looked(loop: Callable[..., Loop]) -> 
     log = it.workspace.updates.log("m")
     version = it.workspace.registry.champion("m")
     digests = set()
-    for step in (1, 7, 1000):
+    for step, kept in ((1, KEPT), (7, 0), (7, 200), (1000, KEPT)):
+        monkeypatch.setattr("everlearn.jobs.online.KEPT", kept)
         tail = Tail.load(it.workspace.registry, "m", version, log, 0)
         while tail.position < log.head():
             tail.fold_in(min(log.head(), tail.position + step))
@@ -160,6 +164,24 @@ def test_a_tail_does_not_depend_on_when_it_looked(loop: Callable[..., Loop]) -> 
         assert total == log.head()
         digests.add((state_digest(tail.state()), increment.digest))
     assert len(digests) == 1
+
+
+def test_what_was_erased_after_it_was_learned_is_in_no_increment(
+    loop: Callable[..., Loop],
+) -> None:
+    it = loop()
+    with TestClient(it.workspace.app(["m"], learn=False)) as client:
+        body = {"instances": [{"x": 0.5}, {"x": 0.7}], "keys": ["gone", "stays"]}
+        asked = client.post(f"{URL}/predict", json=body).json()["predictions"]
+        it.say(client, asked, 1, 1)
+    version = it.workspace.registry.champion("m")
+    tail = Tail.load(it.workspace.registry, "m", version, it.workspace.updates.log("m"), 0)
+    tail.fold_in(2)
+    it.workspace.erase("m", "gone")
+    (increment,) = tail.increments(it.workspace.blobs)
+    (piece,) = increment.slice["options"]["pieces"]
+    table = pa.ipc.open_file(it.workspace.blobs.get(piece["blob"])).read_all()
+    assert table.column("x").to_pylist() == [None, 0.7]
 
 
 def test_the_guard_returns_to_the_last_version_and_holds_what_did_harm(
