@@ -16,13 +16,13 @@ import everlearn as el  # noqa: E402
 from everlearn.base import Columns, Learner, SpecError  # noqa: E402
 from everlearn.learners.encoder import Encoder  # noqa: E402
 from everlearn.learners.torch import TorchLearner  # noqa: E402
-from everlearn.strategies import EWC, MAS, SI  # noqa: E402
+from everlearn.strategies import AGEM, EWC, MAS, SI, DarkReplay, LwF  # noqa: E402
+from everlearn.strategies.sampled import RowSample  # noqa: E402
 from everlearn.testing.learner import COLUMNS, LearnerSuite, make_rows  # noqa: E402
 
 torch.set_num_threads(1)
 
 PLAIN = Encoder(numbers="as_is", categories="drop", times="drop", missing="mean")
-METHODS: list[Any] = [EWC(50.0, rows=64), EWC(50.0, decay=0.9, rows=64), SI(5.0), MAS(5.0, rows=64)]
 
 
 def net() -> nn.Module:
@@ -55,19 +55,35 @@ class Held(LearnerSuite):
 
 
 class TestEwc(Held):
-    method = METHODS[0]
+    method = EWC(50.0, rows=64)
 
 
 class TestOnlineEwc(Held):
-    method = METHODS[1]
+    method = EWC(50.0, decay=0.9, rows=64)
 
 
 class TestSi(Held):
-    method = METHODS[2]
+    method = SI(5.0)
 
 
 class TestMas(Held):
-    method = METHODS[3]
+    method = MAS(5.0, rows=64)
+
+
+class TestLwf(Held):
+    method = LwF()
+
+
+class TestDarkReplay(Held):
+    method = DarkReplay(50)
+
+
+class TestDarkReplayOfScores(Held):
+    method = DarkReplay(50, beta=0.0, draw=7)
+
+
+class TestAgem(Held):
+    method = AGEM(50, draw=20)
 
 
 def two_tasks() -> list[tuple[Any, Any]]:
@@ -81,7 +97,11 @@ def two_tasks() -> list[tuple[Any, Any]]:
     return tasks
 
 
-@pytest.mark.parametrize("method", [EWC(500.0), SI(50.0), MAS(5.0)], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "method",
+    [EWC(500.0), SI(50.0), MAS(5.0), LwF(0.1), DarkReplay(200), AGEM(500)],
+    ids=lambda method: type(method).__name__,
+)
 def test_less_is_forgotten_and_the_new_is_learned(method: Any) -> None:
     definition = TorchLearner(
         lambda: nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 2)),
@@ -144,6 +164,42 @@ def test_a_strategy_may_begin_to_hold_on_and_stop() -> None:
     assert any(name.startswith("learner/held/ewc/") for name in held.state)
     after = el.learn(held, *old, el.Strategy(chunk=500))
     assert not any(name.startswith("learner/held/") for name in after.state)
+
+
+def test_samples_are_uniform_also_when_they_are_merged() -> None:
+    torch.manual_seed(0)
+    counts = np.zeros(60)
+    for _ in range(2000):
+        first, second = RowSample(10), RowSample(10)
+        for start in range(0, 40, 8):
+            first.offer(torch.arange(start, start + 8)[:, None])
+        second.offer(torch.arange(40, 60)[:, None])
+        first.merge(second)
+        assert len(first) == 10
+        counts[first.x[:, 0].numpy()] += 1
+    # each of 60 rows is held with probability 1/6: a standard deviation of 17 in 2000
+    assert abs(counts - 2000 / 6).max() < 70
+    assert abs(counts[40:].sum() - 20_000 / 3) < 400
+
+
+def test_no_step_of_agem_raises_the_loss_of_remembered_rows() -> None:
+    definition = TorchLearner(lambda: nn.Linear(4, 2), batch=50, encoder=PLAIN, precision="float64")
+    learner: Any = AGEM(100, draw=100).wrap(
+        definition.make_learner(Columns(numbers=("a", "b", "c", "d"), target="y"), classes=2)
+    )
+    x, y = torch.randn(100, 4, dtype=torch.float64), torch.randint(0, 2, (100,))
+    training = learner._training
+    [held] = training.holders
+    held.seen(x, y)
+    held.settle(training)
+    training.optimizer.zero_grad()
+    new = training.loss(training.module(x), 1 - y, None)  # the opposite of what is remembered
+    new.backward()
+    held.before_step(training)
+    gradients = [p.grad.clone() for p in training.moving.values()]
+    old = training.loss(training.module(x), y, None)
+    reference = torch.autograd.grad(old, list(training.moving.values()))
+    assert sum(float((g * r).sum()) for g, r in zip(gradients, reference, strict=True)) > -1e-12
 
 
 def test_other_learners_are_refused() -> None:

@@ -24,9 +24,10 @@ from everlearn.base import (
 )
 from everlearn.learners.answers import prior
 from everlearn.learners.encoder import Encoder, Encoding
+from everlearn.learners.holder import Holder
 from everlearn.learners.losses import LOSSES, own
 from everlearn.learners.tensors import check_same_shapes, part_of, tensors_of
-from everlearn.learners.training import DIVERGED, Holder, Training
+from everlearn.learners.training import DIVERGED, Training
 
 if TYPE_CHECKING:
     from everlearn.learners.torch import TorchLearner
@@ -129,7 +130,7 @@ class Network:
         """Make room for codes 0 … classes−1: for as many as the module has outputs."""
         if self.kind != "classifier" or classes > self._room:
             return False
-        self._classes = max(self._classes, classes)
+        self._classes = self._training.classes = max(self._classes, classes)
         return True
 
     def save(self) -> State:
@@ -172,7 +173,7 @@ class Network:
         self._random = tensors_of(state["random"])
         known = state["known"].meta
         self._training.load(state, known)
-        self._classes = int(known["classes"])
+        self._classes = self._training.classes = int(known["classes"])
 
     def hold(self, holder: Holder) -> Self:
         """Let what a retention brings take part in learning. Returns this learner."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from everlearn.base import InputError, Json, Part, SpecError, State
+from everlearn.learners.holder import Holder
 from everlearn.learners.losses import Loss
 from everlearn.learners.tensors import as_json, from_json, load_optimizer, optimizer_part
 
@@ -16,40 +17,6 @@ if TYPE_CHECKING:
     from everlearn.learners.torch import TorchLearner
 
 DIVERGED = "lower the optimizer's step, or give TorchLearner(clip=1.0)"
-
-
-class Holder(Protocol):
-    """What holds on to what a module knew, while it learns: a part of a strategy's retention.
-
-    All is called inside of the learner's own generators.
-    """
-
-    name: str
-    """Of its parts in the state."""
-
-    def seen(self, x: Tensor, y: Tensor) -> None:
-        """Rows that are about to be learned: (n, width) and (n,)."""
-        ...
-
-    def before_step(self, training: Training) -> None:
-        """The gradient of the new rows is in the parameters, and may be changed."""
-        ...
-
-    def after_step(self, training: Training) -> None:
-        """The parameters have moved."""
-        ...
-
-    def settle(self, training: Training) -> None:
-        """The increment is over."""
-        ...
-
-    def save(self) -> State:
-        """All that `load` needs to go on."""
-        ...
-
-    def load(self, state: State) -> None:
-        """Become what `save` saw. Raises `InputError` for a state of another kind."""
-        ...
 
 
 class Training:
@@ -60,6 +27,12 @@ class Training:
         definition: of the learner.
         loss: (output, target, weights) → mean.
         device: of the module.
+
+    Attributes:
+        moving: name → parameter that learns.
+        steps: of the optimizer so far.
+        classes: how many class codes are known.
+        holders: what it is held to.
 
     Raises:
         SpecError: nothing in the module learns.
@@ -73,7 +46,7 @@ class Training:
         if not self.moving:
             raise SpecError("the module has no parameter that requires a gradient")
         self.optimizer = definition.optimizer(list(self.moving.values()))
-        self.steps = 0
+        self.steps, self.classes = 0, 0
         self.holders: list[Holder] = []
         self._device, self._clip = device, definition.clip
         kinds = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -167,7 +140,11 @@ class Training:
             rows = slice(start, start + size)
             own = None if weight is None else weight[rows]
             with self.cast():
-                mean = self.loss(self.module(x[rows]), y[rows], own)
+                output = self.module(x[rows])
+                mean = self.loss(output, y[rows], own)
+                for holder in self.holders:
+                    more = holder.loss(self, x[rows], y[rows], output)
+                    mean = mean if more is None else mean + more
             share = (len(x[rows]) if own is None else float(own.sum())) / whole
             loss = mean if parts == 1 else mean * share
             total += loss.item()

@@ -1,10 +1,13 @@
 """How a model learns: what it starts from, what it sees again, and what it holds on to. One memory
 or method per file."""
 
+from everlearn.strategies.agem import AGEM
 from everlearn.strategies.balanced import Balanced
+from everlearn.strategies.dark_replay import DarkReplay
 from everlearn.strategies.decay import Decay
 from everlearn.strategies.everything import Everything
 from everlearn.strategies.ewc import EWC
+from everlearn.strategies.lwf import LwF
 from everlearn.strategies.mas import MAS
 from everlearn.strategies.prioritized import Prioritized
 from everlearn.strategies.reservoir import Reservoir
@@ -13,13 +16,16 @@ from everlearn.strategies.strategy import Adaptation, Pretrained, Retention, Str
 from everlearn.strategies.window import Window
 
 __all__ = [
+    "AGEM",
     "EWC",
     "MAS",
     "SI",
     "Adaptation",
     "Balanced",
+    "DarkReplay",
     "Decay",
     "Everything",
+    "LwF",
     "Pretrained",
     "Prioritized",
     "Reservoir",

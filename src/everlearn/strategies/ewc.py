@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from everlearn.base import Learner, State
-from everlearn.strategies.elastic import Elastic, network_of
+from everlearn.strategies.elastic import Elastic
+from everlearn.strategies.neural import network_of
 from everlearn.strategies.sampled import RowSample
 from everlearn.strategies.strategy import share, whole
 

@@ -1,10 +1,11 @@
-"""A sample of the rows that a network learns in an increment."""
+"""A sample of the rows that a network learns."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from everlearn.base import Part
+from everlearn.strategies.neural import part_of_tensors, tensors_of_part
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,55 +21,78 @@ class RowSample:
 
     def __init__(self, n: int) -> None:
         self._n, self._offered = n, 0
-        self._rows: tuple[Tensor, Tensor] | None = None
+        self._held: list[Tensor] = []
 
     def __len__(self) -> int:
-        return 0 if self._rows is None else len(self._rows[0])
+        return len(self._held[0]) if self._held else 0
 
     @property
     def x(self) -> Tensor:
         """(m, width) rows that are held; not to be asked of none."""
-        assert self._rows is not None
-        return self._rows[0]
+        return self._held[0]
 
-    def offer(self, x: Tensor, y: Tensor) -> None:
-        """Rows that are learned: (r, width) and (r,)."""
+    def offer(self, *columns: Tensor) -> None:
+        """Rows that are learned, in columns of (r, …): their numbers first, then what belongs to
+        them. Always as many columns."""
         import torch
 
-        free = min(self._n - len(self), len(x))
+        rows = len(columns[0])
+        free = min(self._n - len(self), rows)
         if free:
-            head = (x[:free].clone(), y[:free].clone())
-            self._rows = (
-                head
-                if self._rows is None
-                else (torch.cat([self._rows[0], head[0]]), torch.cat([self._rows[1], head[1]]))
-            )
-        later = len(x) - free
-        if later:
-            assert self._rows is not None
-            # row t takes place ⌊u·t⌋ if there is one; of rows for one place, the last stays
-            number = torch.arange(self._offered + free + 1, self._offered + len(x) + 1)
-            place = (torch.rand(later, dtype=torch.float64) * number).long()
-            for row in torch.nonzero(place < self._n)[:, 0].tolist():
-                for held, new in zip(self._rows, (x, y), strict=True):
-                    held[place[row]] = new[free + row]
-        self._offered += len(x)
+            head = [column[:free].detach().clone() for column in columns]
+            known = self._held or [column[:0] for column in head]
+            self._held = [torch.cat(pair) for pair in zip(known, head, strict=True)]
+        if rows > free:  # row number t takes place ⌊u·t⌋, if there is one; of several, the last
+            number = torch.arange(self._offered + free + 1, self._offered + rows + 1)
+            place = (torch.rand(rows - free, dtype=torch.float64) * number).long()
+            taken = {
+                int(place[row]): free + row for row in torch.nonzero(place < self._n)[:, 0].tolist()
+            }
+            if taken:
+                to = torch.tensor(list(taken), device=columns[0].device)
+                of = torch.tensor(list(taken.values()), device=columns[0].device)
+                for held, column in zip(self._held, columns, strict=True):
+                    held[to] = column.detach()[of]
+        self._offered += rows
+
+    def draw(self, rows: int) -> list[Tensor]:
+        """Columns of rows that are held, without repetition: as many as asked for, or all."""
+        import torch
+
+        chosen = torch.randperm(len(self))[:rows].to(self._held[0].device)
+        return [column[chosen] for column in self._held]
+
+    def merge(self, other: RowSample) -> None:
+        """Become a uniform sample of all rows that were offered to either."""
+        import torch
+
+        ours, theirs, from_other = self._offered, other._offered, 0
+        total = min(self._n, ours + theirs)
+        for chance in torch.rand(total, dtype=torch.float64).tolist():  # a hypergeometric draw
+            if chance * (ours + theirs) < theirs:
+                from_other, theirs = from_other + 1, theirs - 1
+            else:
+                ours -= 1
+        parts = [
+            one.draw(rows)
+            for one, rows in ((self, total - from_other), (other, from_other))
+            if rows
+        ]
+        self._held = [torch.cat(columns) for columns in zip(*parts, strict=True)]
+        self._offered += other._offered
 
     def clear(self) -> None:
         """Begin anew."""
-        self._offered, self._rows = 0, None
+        self._offered, self._held = 0, []
 
     def save(self) -> Part:
         """The rows held."""
-        from everlearn.learners.tensors import part_of
-
-        held = {} if self._rows is None else {"x": self._rows[0], "y": self._rows[1]}
-        return part_of(held, {"offered": self._offered})
+        columns = {str(index): column for index, column in enumerate(self._held)}
+        part = part_of_tensors(columns)
+        return Part(part.arrays, {**part.meta, "offered": self._offered})
 
     def load(self, part: Part) -> None:
         """The inverse of `save`."""
-        from everlearn.learners.tensors import tensors_of
-
-        held = tensors_of(part)
+        columns = tensors_of_part(part)
         self._offered = int(part.meta["offered"])
-        self._rows = (held["x"], held["y"]) if held else None
+        self._held = [columns[str(index)] for index in range(len(columns))]

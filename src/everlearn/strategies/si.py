@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from everlearn.base import Learner, State
-from everlearn.strategies.elastic import Elastic, network_of, part_of_weights, weights_of_part
+from everlearn.strategies.elastic import Elastic
+from everlearn.strategies.neural import network_of, part_of_tensors, tensors_of_part
 from everlearn.strategies.strategy import share
 
 if TYPE_CHECKING:
@@ -94,10 +95,10 @@ class Paths(Elastic):
 
     def save(self) -> State:
         """Importances, anchors, and the gains of an increment that is not over."""
-        gain, start = part_of_weights(self._gain), part_of_weights(self._start)
+        gain, start = part_of_tensors(self._gain), part_of_tensors(self._start)
         return {**super().save(), "gain": gain, "start": start}
 
     def load(self, state: State) -> None:
         """Become what `save` saw. Raises `InputError` for a state of another kind."""
         super().load(state)
-        self._gain, self._start = weights_of_part(state["gain"]), weights_of_part(state["start"])
+        self._gain, self._start = tensors_of_part(state["gain"]), tensors_of_part(state["start"])

@@ -1,0 +1,48 @@
+"""What a retention brings into the training of a PyTorch module."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from everlearn.base import State
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from everlearn.learners.training import Training
+
+
+class Holder:
+    """Holds on to what a module knew, while it learns. Whatever a method needs is overridden; all
+    of it runs inside of the learner's own generators.
+
+    Args:
+        name: of its parts in the state.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def seen(self, x: Tensor, y: Tensor) -> None:
+        """A chunk, (n, width) and (n,), is about to be learned."""
+
+    def loss(self, training: Training, x: Tensor, y: Tensor, output: Tensor) -> Tensor | None:
+        """What is added to the mean loss of a step, whose rows and answers these are; or None."""
+        return None
+
+    def before_step(self, training: Training) -> None:
+        """The gradient is in the parameters, and may be changed."""
+
+    def after_step(self, training: Training) -> None:
+        """The parameters have moved."""
+
+    def settle(self, training: Training) -> None:
+        """The increment is over."""
+
+    def save(self) -> State:
+        """All that `load` needs to go on."""
+        raise NotImplementedError
+
+    def load(self, state: State) -> None:
+        """Become what `save` saw. Raises `InputError` for a state of another kind."""
+        raise NotImplementedError

@@ -1,0 +1,41 @@
+"""What methods for PyTorch modules share. PyTorch is imported where it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from everlearn.base import Learner, Part, SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from everlearn.learners.network import Network
+
+
+def network_of(learner: Learner, name: str) -> Network:
+    """The learner, if it is a network.
+
+    Raises:
+        SpecError: it is none.
+    """
+    if not hasattr(learner, "hold"):
+        raise SpecError(
+            f"{name} holds on to the weights of a PyTorch module: give Model(learner="
+            f"TorchLearner(…)); {type(learner).__name__} learns otherwise"
+        )
+    return learner  # type: ignore[return-value]
+
+
+def part_of_tensors(tensors: Mapping[str, Tensor]) -> Part:
+    """Tensors by their names, as a part of a state."""
+    from everlearn.learners.tensors import part_of
+
+    return part_of(tensors)
+
+
+def tensors_of_part(part: Part) -> dict[str, Tensor]:
+    """The inverse of `part_of_tensors`."""
+    from everlearn.learners.tensors import tensors_of
+
+    return tensors_of(part)
