@@ -13,6 +13,9 @@ from sklearn.linear_model import SGDClassifier
 import everlearn as el
 from everlearn.workspace import ModelHandle
 
+KEPT = ("rows", "held_out")
+"""What becomes of rows that are neither duplicates nor set aside."""
+
 
 def rows(seed: int, n: int = 2_000, flipped: bool = False) -> pa.Table:
     """Rows of one increment; where they are flipped, their labels say the opposite."""
@@ -70,3 +73,33 @@ def test_rows_learned_again_are_held_out_once(model: ModelHandle) -> None:
     again = model.train(rows(1), source="table", again=True)
     assert len(again.decision.evidence["periods"]) == 1
     assert again.decision.evidence["recent"]["rows"] == again.increments[0]["held_out"]
+
+
+def test_what_judges_is_neither_learned_nor_remembered(tmp_path: Path) -> None:
+    """By id, over increments that overlap."""
+    with el.open(tmp_path / "workspace") as workspace:
+        learner = SGDClassifier(loss="log_loss", random_state=1)
+        definition = el.Model(
+            "m",
+            learner,
+            schema=el.Schema(target="y", id="id"),
+            strategy=el.Strategy(memory=el.Everything()),
+            holdout=0.2,
+        )
+        model = workspace.model(definition)
+        for seed in range(3):
+            ids = [f"row {n}" for n in range(seed * 600, seed * 600 + 800)]
+            model.train(rows(seed, 800).append_column("id", pa.array(ids)), source=f"{seed}")
+        fates = [
+            workspace.accounts.increment(one["id"])["ids"]
+            for one in workspace.accounts.increments("m")
+        ]
+        learned, held = ({one for fate in fates for one in fate[name]} for name in KEPT)
+        assert len(learned) + len(held) == 2000 and not learned & held
+        version = workspace.registry.version("m", 3)
+        state = workspace.registry.state("m", version)
+        holdouts = workspace.registry.holdouts("m", version)
+        judging = [part.arrays["ids"] for name, part in holdouts.items() if "block" in name]
+        memory = [part.arrays["ids"] for name, part in state.items() if "held/held/" in name]
+        assert sum(map(len, judging)) == len(held) and sum(map(len, memory)) == len(learned)
+        assert not np.intersect1d(np.concatenate(judging), np.concatenate(memory)).size
