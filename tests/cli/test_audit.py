@@ -47,11 +47,13 @@ def test_the_command_line_is_in_the_audit_log(shell: Shell) -> None:
     shell("key", "create", "--role", "predict")
     shell("key", "revoke", 1)
     shell("erase", "bills", "--key", "somebody")
+    shell("compact", "bills", "--older-than", "1d", "--drop-older-than", "2d")
     found = entries(shell.workspace)
     who = {"user": getpass.getuser(), "where": "command line"}
     assert [(one["action"], one["model"]) for one in found] == [
         ("rollback", "bills"), ("promote", "bills"), ("import version", "other"),
         ("key create", None), ("key revoke", None), ("erase", "bills"),
+        ("drop old rows", "bills"),
     ]  # fmt: skip
     assert all(who.items() <= one["detail"].items() and one["key"] is None for one in found)
     assert found[1]["detail"] == who | {"from": 1, "to": 2, "reason": "it was right"}

@@ -17,6 +17,7 @@ from everlearn.jobs.queue import OPEN, Queue
 from everlearn.jobs.triggers.history import SKEW
 from everlearn.jobs.update import Updates
 from everlearn.registry import aliases, versions
+from everlearn.registry.audit import note
 from everlearn.registry.models import model_id
 from everlearn.registry.registry import Registry
 from everlearn.storage import schema
@@ -57,6 +58,9 @@ class Archiving:
         done = compact(log, self._blobs, limits, dry_run=dry_run)
         if forget is None:
             return done
+        if not dry_run:
+            with database.write() as connection:
+                note(connection, "drop old rows", name, {"older_than": drop_older_than})
         return replace(done, dropped=drop(log, self._blobs, now - forget, dry_run=dry_run))
 
 
