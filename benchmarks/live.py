@@ -167,10 +167,24 @@ def process(words: Sequence[str | Path], port: int) -> Iterator[int]:
     )
     try:
         wait(port, begun)
+        SERVERS[port] = begun.pid
         yield port
     finally:
         begun.terminate()
         begun.wait()
+
+
+SERVERS: dict[int, int] = {}
+"""Port → process."""
+
+
+def processor(port: int) -> float:
+    """Seconds of processor time that a server has taken; NaN where the system does not say."""
+    try:
+        figures = Path(f"/proc/{SERVERS[port]}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return float("nan")
+    return (int(figures[11]) + int(figures[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def server(place: Path) -> Any:
@@ -228,7 +242,8 @@ def wait(port: int, begun: subprocess.Popen[bytes]) -> None:
 
 
 def loaded(port: int, path: str, texts: Sequence[bytes], connections: int, seconds: float) -> Any:
-    """What `live_load.py` measures."""
+    """What `live_load.py` measures, and the seconds of processor time that a request took."""
+    began = processor(port)
     done = subprocess.run(
         [sys.executable, HERE / "live_load.py", str(port), path, str(connections), str(seconds)],
         input=b"\n".join(texts),
@@ -239,7 +254,7 @@ def loaded(port: int, path: str, texts: Sequence[bytes], connections: int, secon
     found = json.loads(done.stdout)
     if found["wrong"]:
         raise SystemExit(f"{found['wrong']} answers of {path} were no 200")
-    return found
+    return found | {"processor": (processor(port) - began) / found["requests"]}
 
 
 def post(port: int, path: str, body: Any) -> Any:
@@ -295,12 +310,13 @@ def learned(port: int, count: int) -> Any:
     texts, row = asked(port, count, 1000), rows_of(1)
     (answer,) = post(port, "/v1/models/live/predict", {"instances": row})["predictions"]
     last = answer["position"] + 1000 * count
-    began = time.perf_counter()
+    began, before = time.perf_counter(), processor(port)
     loaded(port, "/v1/models/live/feedback", texts, 4, 0.0)
     while True:
         (answer,) = post(port, "/v1/models/live/predict", {"instances": row})["predictions"]
         if answer["position"] >= last:
-            return {"rate": 1000 * count / (time.perf_counter() - began)}
+            labels, seconds = 1000 * count, time.perf_counter() - began
+            return {"rate": labels / seconds, "processor": (processor(port) - before) / labels}
         time.sleep(0.005)
 
 
@@ -321,6 +337,7 @@ def checks(found: dict[str, list[Any]]) -> list[dict[str, Any]]:
     rows, labels = 100 * median("everlearn, 100 rows"), median("labels")
     middle, late = statistics.median(delays), delays[int(0.99 * len(delays))]
     learned = median("learned online")
+    spent = [1e6 * median(name, "processor") for name in ("learned online", "river, one event")]
     hung = median("a shadow that hangs", "p99") / median("no shadow", "p99")
     return [
         check("requests/s against a bare handler", f"{rate:.2f}", "≥ 0.7", rate >= 0.7),
@@ -337,7 +354,13 @@ def checks(found: dict[str, list[Any]]) -> list[dict[str, Any]]:
             learned >= 20 * river,
         ),
         check(
-            "the same, against River with 100 events a request",
+            "processor time a label, against that of River's service an event",
+            f"{spent[0]:.0f} / {spent[1]:.0f} µs: {spent[1] / spent[0]:.1f}×",
+            "",
+            None,
+        ),
+        check(
+            "labels learned/s, against River with 100 events a request",
             f"{learned / (100 * median('river, 100 events')):.2f}×",
             "",
             None,
