@@ -112,7 +112,9 @@ def test_a_good_candidate_is_promoted_step_by_step_and_nobody_goes_back(loop: An
         shown = client.get(f"{URL}/rollouts/{listed['rollout']}").json()
         actions = [item["action"] for item in shown["decisions"]]
         assert actions[0] == "begin"
-        assert actions[-1] == "promote"
+        assert actions[-2:] == ["promote", "promoted"]
+        said = shown["decisions"][-1]["evidence"]
+        assert (said["version"], said["digest"]) == (2, about["serving"]["digest"])
         assert "pass" in actions
         assert all(item["reason"] for item in shown["decisions"])
         assert {item["version"] for item in it.traffic(client, 50)} == {2}
@@ -284,3 +286,27 @@ def test_a_shadow_that_hangs_holds_nothing_up(loop: Any, monkeypatch: pytest.Mon
         assert client.post(f"{URL}/rollouts/stop").json()["state"] == "stopped"
         assert it.app.state.models.predictor("m").served.trial is None
     goes_on.set()
+
+
+def test_promoted_is_said_only_once_a_server_answers_with_it(loop: Any) -> None:
+    it = loop(el.Canary([50], margin=0.2, labels=100))
+    it.candidate(right=1.0)
+    models, rollouts = it.app.state.models, it.workspace.rollouts
+    models.refresh()
+    client = TestClient(it.app)  # without its threads: nothing follows by itself
+    while True:
+        it.traffic(client, 300)
+        models.refresh()
+        if rollouts.look("m").action == "promote":
+            break
+    assert it.workspace.registry.champion("m").number == 2
+    assert client.get(URL).json()["serving"]["version"] == 1
+    (one,) = rollouts.listed("m")
+    assert (one.state, one.ended_at is not None) == ("promoting", True)
+    models.refresh()
+    (one,) = rollouts.listed("m")
+    assert one.state == "promoted"
+    assert client.get(URL).json()["serving"]["version"] == 2
+    models.refresh()
+    actions = [item["action"] for item in rollouts.show("m", one.id)["decisions"]]
+    assert actions.count("promoted") == 1

@@ -29,7 +29,7 @@ from everlearn.registry.models import model_id, plain
 from everlearn.rollout import store
 from everlearn.rollout.judge import Arm, Seen, judge
 from everlearn.rollout.plans import Plan, Stage
-from everlearn.rollout.store import PROMOTED, ROLLED_BACK, STOPPED, Rollout, Traffic
+from everlearn.rollout.store import PROMOTING, ROLLED_BACK, STOPPED, Rollout, Traffic
 from everlearn.rollout.traffic_ratio import TrafficRatio
 from everlearn.storage.database import Database
 
@@ -218,8 +218,27 @@ class Rollouts:
                 expected=rollout.champion,
                 reason=f"rollout {rollout.id}: {decision.reason}",
             )
-            self._end(connection, rollout, PROMOTED, decision)
+            self._end(connection, rollout, PROMOTING, decision)
         return decision
+
+    def served(self, model: str, version: int, digest: str, by: str) -> None:
+        """A server answers with a version: the rollout that made it champion is promoted, and says
+        so only now.
+
+        Args:
+            digest: of the state that it answers with.
+            by: name of the process.
+        """
+        with self._database.read() as connection:
+            rollout = store.promoting(connection, model, version)
+        if rollout is None:
+            return
+        evidence = {"version": version, "digest": digest, "process": by}
+        said = Decision("promoted", f"{by} answers with version {version}", evidence)
+        with self._database.write() as connection:
+            self._database.in_commit_order(connection, f"rollout/{rollout.id}")
+            if store.promoted(connection, rollout):
+                store.note(connection, rollout.id, rollout.stage, said)
 
     def _end(
         self, connection: Connection, rollout: Rollout, state: str, decision: Decision

@@ -25,7 +25,8 @@ from everlearn.storage.schema import (
     shadow_answers,
 )
 
-RUNNING, PROMOTED, ROLLED_BACK, STOPPED = "running", "promoted", "rolled back", "stopped"
+RUNNING, PROMOTING, PROMOTED = "running", "promoting", "promoted"
+ROLLED_BACK, STOPPED = "rolled back", "stopped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,8 @@ class Rollout:
         plan: as a definition has it.
         candidate, champion: versions.
         salt: by which keys are assigned.
-        state: "running", "promoted", "rolled back" or "stopped".
+        state: "running", "promoting" (its candidate is champion, and no server has said yet that it
+            answers with it), "promoted", "rolled back" or "stopped".
         stage: from 0.
         since: the first prediction of the stage has this id or a later one.
         position: of the last label that was looked at.
@@ -179,6 +181,26 @@ def change(connection: Connection, rollout: Rollout, **values: Any) -> Rollout:
     if done.rowcount != 1:
         raise ConflictError(f"rollout {rollout.id} was changed in the meantime")
     return replace(rollout, **values)
+
+
+def promoting(connection: Connection, model: str, version: int) -> Rollout | None:
+    """The rollout that made a version champion, while no server has said that it answers with
+    it."""
+    table = rollouts.c
+    query = _of(connection, model).where(table.state == PROMOTING, table.candidate == version)
+    row = connection.execute(query.order_by(table.id.desc())).mappings().first()
+    return None if row is None else _rollout(row)
+
+
+def promoted(connection: Connection, rollout: Rollout) -> bool:
+    """Say that it is; False where somebody else did."""
+    table = rollouts.c
+    done = connection.execute(
+        sa.update(rollouts)
+        .where(table.id == rollout.id, table.state == PROMOTING)
+        .values(state=PROMOTED, revision=table.revision + 1)
+    )
+    return bool(done.rowcount)
 
 
 def note(connection: Connection, number: int, stage: int, decision: Decision) -> None:

@@ -19,6 +19,7 @@ from everlearn.data.log import FeedbackLog
 from everlearn.data.review import ReviewQueue
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.load import load_fold
+from everlearn.jobs.queue import worker_name
 from everlearn.registry.registry import Registry
 from everlearn.rollout.rollouts import CANDIDATE, CHAMPION, Rollouts
 from everlearn.rollout.store import Rollout
@@ -95,6 +96,7 @@ class Predictor:
         self._lock = threading.Lock()
         self._served = Served(0, "", None)
         self._answering: Served | None = None
+        self._told = 0
         self.ignored: Counter[str] = Counter()  # rows by column that no version knew
         self.refresh()
 
@@ -130,9 +132,17 @@ class Predictor:
             self.store_counts()
             if self._served.position is None:
                 self.refresh()
+            self._tell()
         except Exception as error:
             said = "%s: version %d goes on: %s", self.name, self._served.version, error
             _log.warning(*said, exc_info=not isinstance(error, EverlearnError))
+
+    def _tell(self) -> None:
+        """Say once of each version that this process answers with it."""
+        served = self._served
+        if served.version not in (0, self._told):
+            self._rollouts.served(self.name, served.version, served.digest, worker_name())
+            self._told = served.version
 
     def replace(self, served: Served) -> None:
         """Have something else answer, and return when nothing else does."""
