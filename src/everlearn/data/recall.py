@@ -19,7 +19,8 @@ SPEAKER = ("prediction_id", "kind", "source", "reviewer")
 
 _OF_KEY = ("t.idempotency_key", "t.digest", "t.id", "t.position")
 _OF_PREDICTION = ("t.position", "t.id", "t.model_id", "t.value", *(f"t.{one}" for one in SPEAKER))
-_OF_ID = ("t.id", "t.arm", "EXISTS (SELECT 1 FROM labels AS b WHERE b.prediction_id = t.id)")
+_FIRST = "(SELECT min(b.position) FROM labels AS b WHERE b.prediction_id = t.id)"
+_OF_ID = ("t.id", "t.arm", _FIRST)  # by the index: PostgreSQL may read all labels for EXISTS
 _OF_NAME = (*_OF_ID, "t.external_id")
 
 
@@ -57,7 +58,7 @@ def find(
     rows = fetch_among(connection, predictions, _OF_ID, "id", ids, model)
     named = fetch_among(connection, predictions, _OF_NAME, "external_id", names, model)
     arms = {row[0]: row[1] for row in (*rows, *named)}
-    judged = {row[0] for row in (*rows, *named) if row[2]}
+    judged = {row[0] for row in (*rows, *named) if row[2] is not None}
     there, by_name = {row[0] for row in rows}, {row[3]: row[0] for row in named}
     if archive is not None:
         away = archive.predictions(connection, ids - there)
