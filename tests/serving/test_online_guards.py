@@ -90,11 +90,16 @@ def increments(it: Loop, number: int) -> tuple[Increment, ...]:
 def test_what_is_set_aside_is_counted_when_a_version_is_cut(it: Loop) -> None:
     with TestClient(it.workspace.app(["m"], learn=False)) as client:
         x = np.array([0.5, 7.0, -0.5, -9.0])
-        last = it.say(client, it.ask(client, *x), 1, 1, 0, 0)
+        rows = it.ask(client, *x)
+        last = it.say(client, rows, 1, 1, 0, 0)
         assert until(lambda: it.position(client) == last)
+        (label,) = it.workspace.accounts.labels(rows[1]["id"])["labels"]
+        assert "online" in label["reason"]
         it.workspace.model(it.model.replace(triggers=[el.Online(rows=1)]))
         assert until(lambda: len(it.workspace.registry.versions("m")) == 2)
     assert reasons(it, 2) == {OUT_OF_RANGE: 2}
     (account,) = it.workspace.accounts.increments("m")[-1:]
     shown = it.workspace.accounts.increment(account["id"])
+    (label,) = it.workspace.accounts.labels(rows[1]["id"])["labels"]
+    assert OUT_OF_RANGE in label["reason"]
     assert shown["exact"] and len(shown["ids"]["set_aside"]) == 2

@@ -152,11 +152,9 @@ class LogSource:
         held: Set[str] = frozenset(),
         aside: Mapping[int, str] = {},
     ) -> Slice:
-        """The labels with start < position ≤ stop by the policy, and by what guards said of them
-        already: what they make of a label depends on the labels beside it.
+        """The labels with start < position ≤ stop by the policy, and by what guards said already.
 
         Args:
-            blobs: where it is spooled to.
             page: these labels, where they were read already, and none judges the same prediction
                 as another one.
             held: sources in quarantine.
@@ -172,8 +170,7 @@ class LogSource:
     def _judged(
         self, start: int, stop: int, page: Page | None, held: Set[str], quick: bool = True
     ) -> Judgement:
-        """Decide by the policy what counts; `quick`: only of labels that may not count as they
-        are."""
+        """Decide by the policy what counts; `quick`: of labels that may not count as they are."""
         before = start > 0 and (page is None or any(page.again))
         earlier = said_before(self._log, start, stop) if before else {}
         if page is None:

@@ -78,6 +78,11 @@ class Findings:
 class Guards:
     """What keeps rows of the feedback log from being learned.
 
+    A job judges the rows of its slice among each other. Where labels are learned online, a row is
+    judged among the last 2,000 labels (`everlearn.data.watch`), so that nothing is said of the
+    first 100; sources are compared every 2,000 labels, and what one said before it was found has
+    been learned by then.
+
     Args:
         ranges: column → (lowest, highest) number that is believed; None is no bound. A text where a
             number is expected is out of range, a missing value is not.

@@ -19,6 +19,7 @@ from everlearn.data.ids import SeenIds
 from everlearn.data.join import LOG, LogSource
 from everlearn.data.slices import Slice
 from everlearn.data.source import open_reader
+from everlearn.jobs.online import online_of
 from everlearn.jobs.queue import OPEN
 from everlearn.registry import aliases, lineage
 from everlearn.registry.models import as_text
@@ -123,6 +124,10 @@ class Accounts:
             for part in job.plan.get("slices", ()):
                 if part["source"] == LOG and part["start"] < label.position <= part["stop"]:
                     return _state(job.state, f"job {job.id} is to learn it") | {"job": job.id}
+        if online_of(self._registry.definition(label.model).model()) is not None:
+            return _state(
+                "new", "a server learns it online; the next version that is cut counts it"
+            )
         return _state("new", "no job has taken it yet: a trigger decides when, or a call of update")
 
     def _learned(self, row: Row[Any], label: Any, serves: bool) -> Json:

@@ -43,12 +43,14 @@ class Labels:
         part: its rows; the option "holdout" is the share of them that is held out.
         blobs: where they are.
         definition: number of the one that holds.
+        aside: position → why guards set a label aside.
     """
 
     page: Page
     part: Slice
     blobs: BlobStore
     definition: int
+    aside: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ class Feed:
         pages: Iterable[Page] | None = None,
         blobs: BlobStore | None = None,
         corrected: bool = False,
-        aside: Mapping[int, str] = {},
+        aside: Mapping[int, str] | None = None,
     ) -> Iterator[Labels]:
         """The labels with after < position ≤ upto, which the log has.
 
@@ -106,17 +108,18 @@ class Feed:
             pages: these labels, where they are at hand.
             blobs: where rows are spooled to; into memory unless given.
             corrected: cut parts where a prediction is judged anew, lest it is remembered twice.
-            aside: position → why else a label is set aside.
+            aside: position → why a label is set aside; guards judge unless it is given.
         """
         self._look()
         given = self._log.pages(after, upto) if pages is None else pages
         for terms, start, stop, part in self._stretches(after, upto, given):
-            held, watch = self._held(start), self._watching(terms, start)
+            held = self._held(start)
+            watch = self._watching(terms, start) if aside is None else None
             for first, last, page in groups(part, start, stop):
-                refused = aside
+                refused = aside or {}
                 if watch is not None:
                     rows = terms.source.candidates(first, last, page, held)
-                    refused = {**aside, **watch.judge(terms.guards, rows, last)}
+                    refused = watch.judge(terms.guards, rows, last)
                 pieces = iter([(first, last, page)])
                 if corrected and any(page.again):
                     pieces = _split(self._log, first, last, page)
@@ -124,7 +127,7 @@ class Feed:
                     to = MemoryBlobs() if blobs is None else blobs
                     found = terms.source.part(begin, end, columns, to, some, held, refused)
                     found = found.with_options(holdout=terms.holdout)
-                    yield Labels(some, found, to, terms.definition)
+                    yield Labels(some, found, to, terms.definition, refused)
             self._quarantine_suspects(terms, watch, stop)
 
     # --- what holds where ---

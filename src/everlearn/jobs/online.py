@@ -58,7 +58,9 @@ class Online:
 
     Stands among a model's triggers. A numbered version is cut now and then; between two of them, a
     guard compares the live model with the last version on every labelled row before it is learned,
-    and returns to that version where the live one is surely worse.
+    and returns to that version where the live one is surely worse. Label policy, guards and
+    hold-out of a changed definition hold for the labels after it; these figures hold at once. The
+    model's gate judges what jobs make beside it; a rollout has nothing to compare, and is refused.
 
     Args:
         rows: labels after which a version is cut.
@@ -162,6 +164,7 @@ class Tail:
         self._again, self._log = again, log
         self._seen = SeenIds(under("ids", fold.others))
         self._tallies: list[tuple[int, Tally]] = []
+        self._aside: dict[int, str] = {}
         self._erased = log.erased()
         self._kept: list[Page] | None = []
         self._size = 0
@@ -195,7 +198,7 @@ class Tail:
         self.fold.settle()
         self.holdouts.settle()
         self.began, self._tallies, self.metrics = self.position, [], Metrics(self.fold.kind)
-        self.failed = {}
+        self.failed, self._aside = {}, {}
         self._kept, self._size, self._erased = [], 0, self._log.erased()
 
     def __len__(self) -> int:
@@ -221,6 +224,7 @@ class Tail:
             self._fold(labels)
             self.position = labels.part.stop
             self._keep(labels.page)
+            self._aside |= labels.aside
 
     def state(self) -> State:
         """All that further learning depends on, of a numbered version. It is as if the version was
@@ -240,7 +244,12 @@ class Tail:
         """
         columns, pages = self.fold.columns, self._pages()
         read = self.feed.read(
-            self.began, self.position, columns, pages=pages, blobs=blobs, aside=self.failed
+            self.began,
+            self.position,
+            columns,
+            pages=pages,
+            blobs=blobs,
+            aside=self._aside | self.failed,
         )
         return [
             increment([one.part for one in labels], self._tallied(definition))
