@@ -271,6 +271,18 @@ def test_keys_are_counted_once_whoever_met_them(loop: Any) -> None:
         assert sum(store.keys(connection, rollout.id, rollout.stage).values()) == 50
 
 
+def test_a_look_that_changes_nothing_waits_for_nobody_who_writes(loop: Any) -> None:
+    it = loop(el.Shadow())
+    it.candidate(right=1.0)
+    before = it.workspace.rollouts.look("m")
+    found: list[Decision | None] = []
+    looking = threading.Thread(target=lambda: found.append(it.workspace.rollouts.look("m")))
+    with it.workspace.database.write():
+        looking.start()
+        looking.join(10.0)
+        assert [one.action for one in found if one] == [before.action] == ["hold"]
+
+
 def test_a_shadow_that_hangs_holds_nothing_up(loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     it = loop(el.Shadow())
     it.candidate(right=1.0)
