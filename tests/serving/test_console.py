@@ -248,6 +248,15 @@ def test_lists_are_paged(workspace: el.Workspace) -> None:
                 assert (found is not None) == (numbers < 60)
                 path = found[1] if found else path
         assert client.get("/console/models/m/jobs?before=x").status_code == 422
+        for what, key in (("versions", "number"), ("jobs", "id")):  # and over HTTP
+            for query, numbers in (
+                ("", range(1, 61)),
+                ("?limit=2", [59, 60]),
+                ("?limit=3&before=10", [7, 8, 9]),
+                ("?before=3", [1, 2]),
+            ):
+                found = client.get(f"/v1/models/m/{what}{query}").json()[what]
+                assert [one[key] for one in found] == list(numbers)
 
 
 def test_the_same_on_postgresql(tmp_path: Path) -> None:

@@ -170,15 +170,21 @@ class Queue:
         result = connection.execute(schema.jobs.insert(), row)
         return int(result.inserted_primary_key[0])  # type: ignore[index]
 
-    def jobs(self, model: str | None = None, states: Iterable[str] | None = None) -> list[Job]:
-        """Jobs in the order of their ids, of one model or of all, in some states or in all."""
-        query = _select().order_by(schema.jobs.c.id)
+    def jobs(
+        self,
+        model: str | None = None,
+        states: Iterable[str] | None = None,
+        limit: int | None = None,
+        before: int = 1 << 62,
+    ) -> list[Job]:
+        """Jobs in the order of their ids; with a limit, the newest of those before one."""
+        query = _select().where(schema.jobs.c.id < before).order_by(schema.jobs.c.id.desc())
         if model is not None:
             query = query.where(schema.models.c.name == model)
         if states is not None:
             query = query.where(schema.jobs.c.state.in_(tuple(states)))
         with self._database.read() as connection:
-            return [_job(row) for row in connection.execute(query)]
+            return [_job(row) for row in connection.execute(query.limit(limit))][::-1]
 
     def get(self, job_id: int) -> Job:
         """One job. Raises `NotFoundError`."""

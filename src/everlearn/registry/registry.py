@@ -81,10 +81,12 @@ class Registry:
                 number = found
             return versions.get(connection, model, number)
 
-    def versions(self, model: str) -> list[Version]:
-        """All versions of a model, in the order of their numbers."""
+    def versions(
+        self, model: str, limit: int | None = None, before: int = 2**31 - 1
+    ) -> list[Version]:
+        """Versions of a model, in the order of their numbers. See `versions.list_versions`."""
         with self.database.read() as connection:
-            return versions.list_versions(connection, model)
+            return versions.list_versions(connection, model, limit, before)
 
     def champion(self, model: str) -> Version | None:
         """The champion, or None if there is none yet."""

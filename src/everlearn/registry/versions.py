@@ -171,15 +171,18 @@ def get(connection: sa.Connection, model: str, number: int, *, increments: bool 
     return _with_details(connection, key, rows)[0] if increments else _version(rows[0])
 
 
-def list_versions(connection: sa.Connection, model: str) -> list[Version]:
-    """All versions of a model, in the order of their numbers.
+def list_versions(
+    connection: sa.Connection, model: str, limit: int | None = None, before: int = 2**31 - 1
+) -> list[Version]:
+    """Versions of a model, in the order of their numbers: all; or, where there is a limit, the
+    newest ones of those with smaller numbers than `before`.
 
     Raises:
         NotFoundError: there is no such model.
     """
-    key = model_id(connection, model)
-    rows = connection.execute(_select(key).order_by(schema.versions.c.number)).all()
-    return _with_details(connection, key, rows)
+    key, number = model_id(connection, model), schema.versions.c.number
+    query = _select(key).where(number < before).order_by(number.desc()).limit(limit)
+    return _with_details(connection, key, connection.execute(query).all()[::-1])
 
 
 def check_exists(

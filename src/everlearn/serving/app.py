@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path, Request
+from fastapi import FastAPI, Path, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic_core import to_json
@@ -57,6 +57,10 @@ STATUS: dict[type[Exception], int] = {
     OverflowError: 429,
 }
 """Error → HTTP status; any other error of everlearn is 503."""
+
+
+Limit = Annotated[int | None, Query(ge=1, le=10_000)]
+Before = Annotated[int, Query(ge=1, lt=2**31)]
 
 
 class Models:
@@ -242,10 +246,11 @@ def _add_models(app: FastAPI, models: Models) -> None:
 
     @app.get("/v1/models/{model}/versions", tags=["models"])
     @needs("operate")
-    def list_versions(model: str) -> Json:
-        """All versions."""
+    def list_versions(model: str, limit: Limit = None, before: Before = 2**31 - 1) -> Json:
+        """All versions; with a limit, the newest ones before one."""
         models.predictor(model)
-        return {"versions": [item.to_json() for item in models.versions.versions(model)]}
+        found = models.versions.versions(model, limit, before)
+        return {"versions": [item.to_json() for item in found]}
 
     @app.get("/v1/models/{model}/history", tags=["models"])
     @needs("operate")
@@ -256,10 +261,11 @@ def _add_models(app: FastAPI, models: Models) -> None:
 
     @app.get("/v1/models/{model}/jobs", tags=["jobs"])
     @needs("operate")
-    def list_jobs(model: str) -> Json:
-        """All jobs."""
+    def list_jobs(model: str, limit: Limit = None, before: Before = 2**31 - 1) -> Json:
+        """All jobs; with a limit, the newest ones before one."""
         models.predictor(model)
-        return {"jobs": [job.to_json() for job in models.queue.jobs(model)]}
+        found = models.queue.jobs(model, limit=limit, before=before)
+        return {"jobs": [job.to_json() for job in found]}
 
     @app.post("/v1/models/{model}/jobs", tags=["jobs"], status_code=202)
     @needs("operate")
