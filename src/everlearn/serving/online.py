@@ -323,10 +323,12 @@ class OnlineLearning:
     def __init__(self, learners: list[OnlineLearner], pause: float = 0.02) -> None:
         self._learners, self._pause = learners, pause
         self._stop, self._woken = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="everlearn-online", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Begin; an application may be started again after it was stopped."""
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, name="everlearn-online", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
@@ -337,7 +339,8 @@ class OnlineLearning:
         """End after the labels in hand."""
         self._stop.set()
         self._woken.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         while not self._stop.is_set():
