@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from everlearn.learners.torch import TorchLearner
 
 PARTS = ("encoder", "known", "module/frozen", "module/moving", "optimizer", "random")
+
+_generators_in_use = threading.RLock()
+"""PyTorch's generators are the process's: one learner at a time draws from them."""
 
 
 class Network:
@@ -90,7 +94,8 @@ class Network:
         if not len(batch) or not (self._training.steps or self.definition.pretrained):
             return prior(len(batch), self.kind, self._classes, has_proba=True)
         self._module.eval()
-        with torch.inference_mode(), self._own_random(keep=False), self._training.cast():
+        own = self._own_random(keep=False) if self._draws else nullcontext()
+        with torch.inference_mode(), own, self._training.cast():
             output = self._module(x)
         return self._answer(output.to("cpu", torch.float64))
 
@@ -114,15 +119,14 @@ class Network:
             return answer
         self._module.train()
         with self._own_random():
-            for holder in self._training.holders:
-                holder.seen(x, y)
             order = self._order(len(batch))
-            w = None if weight is None else self._tensor(weight)
-            if order is not None:
-                x, y, w = x[order], y[order], None if w is None else w[order]
-            size = self.definition.batch or len(batch)
-            for start in range(0, len(batch), size):
-                step = slice(start, start + size)
+        w = None if weight is None else self._tensor(weight)
+        if order is not None:
+            x, y, w = x[order], y[order], None if w is None else w[order]
+        size = self.definition.batch or len(batch)
+        for start in range(0, len(batch), size):
+            step = slice(start, start + size)
+            with self._own_random():  # others may draw in between
                 self._training.step(x[step], y[step], None if w is None else w[step])
         return answer
 
@@ -191,7 +195,7 @@ class Network:
         """The module and all that trains it, from generators that the seed began."""
         definition = self.definition
         devices = [self._device] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
+        with _generators_in_use, torch.random.fork_rng(devices):
             torch.manual_seed(seed)
             made = definition.module
             module = copy.deepcopy(made) if isinstance(made, torch.nn.Module) else made()
@@ -199,6 +203,7 @@ class Network:
                 raise SpecError(f"{made!r} made {module!r}, which is no torch.nn.Module")
             self._module = module.to(self._device, self._type)
             self._room = self._outputs()
+            self._draws = self._draws_to_answer()
             self._training = Training(self._module, definition, self._loss, self._device)
             self._random = self._generators()
 
@@ -226,6 +231,16 @@ class Network:
         if said > shape[1]:
             raise SpecError(f"classes= says {said}, but the module has {shape[1]} outputs")
         return said or int(shape[1])
+
+    def _draws_to_answer(self) -> bool:
+        """Whether the module draws random numbers where it predicts, as few do: the others answer
+        while another learner learns."""
+        before = self._generators()
+        row = torch.zeros((1, self._encoding.width), dtype=self._type, device=self._device)
+        with torch.no_grad():
+            self._module(row)
+        after = self._generators()
+        return not all(torch.equal(before[name], after[name]) for name in before)
 
     # --- learning ---
 
@@ -289,14 +304,15 @@ class Network:
     @contextmanager
     def _own_random(self, keep: bool = True) -> Iterator[None]:
         """Draw from this learner's generators, and leave the process's as they were."""
-        before = self._generators()
-        self._set_generators(self._random)
-        try:
-            yield
-        finally:
-            if keep:
-                self._random = self._generators()
-            self._set_generators(before)
+        with _generators_in_use:
+            before = self._generators()
+            self._set_generators(self._random)
+            try:
+                yield
+            finally:
+                if keep:
+                    self._random = self._generators()
+                self._set_generators(before)
 
     def _set_generators(self, states: dict[str, Tensor]) -> None:
         torch.set_rng_state(states["cpu"])
