@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from everlearn.base import (  # noqa: E402
 from everlearn.learners.encoder import Encoder  # noqa: E402
 from everlearn.learners.network import Network  # noqa: E402
 from everlearn.learners.torch import TorchLearner  # noqa: E402
+from everlearn.strategies import AGEM, EWC, DarkReplay  # noqa: E402
 from everlearn.testing.learner import COLUMNS, LearnerSuite, copied, make_rows  # noqa: E402
 
 torch.set_num_threads(1)
@@ -51,6 +53,17 @@ def noisy() -> nn.Module:
     return nn.Sequential(
         nn.Linear(WIDTH, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Dropout(0.2), nn.Linear(24, 3)
     )
+
+
+class Noise(nn.Module):
+    """Its answers are random also where it predicts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, 2)
+
+    def forward(self, x: Any) -> Any:
+        return self.linear(nn.functional.dropout(x, 0.5, training=True))
 
 
 def fast(parameters: Any) -> torch.optim.Optimizer:
@@ -146,6 +159,25 @@ def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
         learner.save()
 
 
+@pytest.mark.parametrize("retention", [None, DarkReplay(50), AGEM(50), EWC(1.0)])
+def test_a_refused_step_leaves_nothing_behind(retention: Any) -> None:
+    plain = Encoder(numbers="as_is", categories="drop", times="drop", missing="mean")
+    definition = TorchLearner(
+        lambda: nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)), encoder=plain, batch=20
+    )
+    learner = taught(definition) if retention is None else retention.wrap(taught(definition))
+    bad = make_rows(200, 220, missing=False)
+    bad = replace(bad, numbers=bad.numbers * 1e39)  # infinite in float32
+    with pytest.raises(InputError, match="the loss is nan"):
+        learner.learn(bad)
+    for _ in range(2):
+        learner.learn(make_rows(0, 200, missing=False))
+        learner.settle()
+    assert all(
+        np.isfinite(a).all() for part in learner.save().values() for a in part.arrays.values()
+    )
+
+
 def test_a_state_of_another_architecture_is_refused_by_its_names() -> None:
     state = taught(TorchLearner(net, encoder=ENCODER)).save()
     other = TorchLearner(noisy, encoder=ENCODER).make_learner(COLUMNS, classes=2)
@@ -189,6 +221,30 @@ def test_the_processs_own_random_numbers_are_left_alone() -> None:
     learner = taught(TorchLearner(noisy, encoder=ENCODER, batch=10))
     learner.predict(make_rows(0, 10))
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_what_is_learned_is_the_same_while_others_answer_in_other_threads() -> None:
+    definition = TorchLearner(lambda: net(dropout=0.5), batch=2, encoder=ENCODER)
+    alone = taught(definition).save()
+    other, over, rows = taught(definition), threading.Event(), make_rows(0, 5)
+    noise = TorchLearner(Noise, encoder=ENCODER).make_learner(COLUMNS, classes=2)
+    noise.learn(rows)
+
+    def answer() -> None:
+        while not over.is_set():
+            other.predict(rows)
+            noise.predict(rows)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        beside = taught(definition).save()
+    finally:
+        over.set()
+        thread.join()
+    assert {name: part.digest for name, part in beside.items()} == {
+        name: part.digest for name, part in alone.items()
+    }
 
 
 def test_a_module_that_brings_weights_begins_with_them() -> None:

@@ -23,8 +23,9 @@ class Holder:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def seen(self, x: Tensor, y: Tensor) -> None:
-        """A chunk, (n, width) and (n,), is about to be learned."""
+    def begin(self) -> None:
+        """A step begins: another one, or the same anew where memory ran out. The last one may have
+        been refused."""
 
     def loss(self, training: Training, x: Tensor, y: Tensor, output: Tensor) -> Tensor | None:
         """What is added to the mean loss of a step, whose rows and answers these are; or None."""
@@ -35,6 +36,9 @@ class Holder:
 
     def after_step(self, training: Training) -> None:
         """The parameters have moved."""
+
+    def seen(self, x: Tensor, y: Tensor) -> None:
+        """The rows of a step, (n, width) and (n,), were learned."""
 
     def settle(self, training: Training) -> None:
         """The increment is over."""

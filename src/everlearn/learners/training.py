@@ -73,8 +73,11 @@ class Training:
             InputError: the loss is not finite. Nothing has moved.
         """
         parts = 1
+        buffers = {name: tensor.clone() for name, tensor in self.module.named_buffers()}
         while True:
             self.optimizer.zero_grad(set_to_none=True)
+            for holder in self.holders:
+                holder.begin()
             try:
                 value = self._gradient(x, y, weight, parts)
                 break
@@ -82,15 +85,19 @@ class Training:
                 if parts >= len(x):
                     raise
             parts *= 2
+            self._take_back(buffers)
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
         if not math.isfinite(value):
             self.optimizer.zero_grad(set_to_none=True)
+            self._take_back(buffers)
             raise InputError(
                 f"the loss is {value} in step {self.steps + 1}, of {len(x)} rows; {DIVERGED}"
             )
         self._move()
         self.steps += 1
+        for holder in self.holders:
+            holder.seen(x, y)
 
     def settle(self) -> None:
         """The increment is over."""
@@ -130,6 +137,12 @@ class Training:
         """What counts steps beside the optimizer."""
         found = {"scheduler": self._scheduler, "scaler": self._scaler}
         return {name: one for name, one in found.items() if one is not None}
+
+    def _take_back(self, buffers: dict[str, Tensor]) -> None:
+        """Set what the module counts of the rows it has seen back to what it was before a step."""
+        with torch.no_grad():
+            for name, before in buffers.items():
+                self.module.get_buffer(name).copy_(before)
 
     def _gradient(self, x: Tensor, y: Tensor, weight: Tensor | None, parts: int) -> float:
         """Leave the gradient of the mean loss in the parameters; returns that mean."""

@@ -68,6 +68,10 @@ class Scores(Holder):
         self._sample = RowSample(definition.n)
         self._new: list[tuple[Tensor, Tensor, Tensor]] = []
 
+    def begin(self) -> None:
+        """No row of this step is known yet."""
+        self._new.clear()
+
     def loss(self, training: Training, x: Tensor, y: Tensor, output: Tensor) -> Tensor | None:
         """How far the scores of remembered rows are from those kept, and the loss of others."""
         self._new.append((x, y, output.detach()))
