@@ -104,9 +104,11 @@ def measured(folder: Path, rounds: int, seconds: float) -> dict[str, list[Any]]:
         with server(online) as port:
             keep(found, "label to answer", delays(port, round(40 * seconds)))
             keep(found, "learned online", learned(port, round(seconds * 10)))
-        with river() as port:
+        with river("river") as port:
             keep(found, "river, one event", loaded(port, "/learn", events, 64, seconds))
             keep(found, "river, 100 events", loaded(port, "/learn_many", many, 8, seconds))
+        with river("stored") as port:
+            keep(found, "river, stored", loaded(port, "/learn", events, 64, seconds))
     return found
 
 
@@ -208,10 +210,10 @@ def answering(kind: str, place: Path) -> Any:
     return process(words, port)
 
 
-def river() -> Any:
-    """River behind FastAPI."""
+def river(kind: str) -> Any:
+    """River behind FastAPI: in memory ("river"), or on a shelf between two events ("stored")."""
     port = free_port()
-    return process([HERE / "live_peers.py", "river", str(port)], port)
+    return process([HERE / "live_peers.py", kind, str(port)], port)
 
 
 def pin(core: int) -> Any:
@@ -331,7 +333,7 @@ def checks(found: dict[str, list[Any]]) -> list[dict[str, Any]]:
 
     delays = sorted(second for one in found["label to answer"] for second in one)
     ours, theirs = "everlearn, 64 connections", "bare, 64 connections"
-    river = median("river, one event")
+    river, stored = median("river, one event"), median("river, stored")
     rate = median(ours) / median(theirs)
     tail = median(ours, "p99") / median(theirs, "p99")
     rows, labels = 100 * median("everlearn, 100 rows"), median("labels")
@@ -352,6 +354,12 @@ def checks(found: dict[str, list[Any]]) -> list[dict[str, Any]]:
             f"{learned:,.0f} / {river:,.0f}: {learned / river:.1f}×",
             "≥ 20×",
             learned >= 20 * river,
+        ),
+        check(
+            "the same, against River that is stored at each event, as chantilly stores it",
+            f"{learned:,.0f} / {stored:,.0f}: {learned / stored:.1f}×",
+            "≥ 20×",
+            learned >= 20 * stored,
         ),
         check(
             "processor time a label, against that of River's service an event",

@@ -1,17 +1,21 @@
 """What a served model is compared with: handlers that a user would write by hand.
 
-    python benchmarks/live_peers.py bare|river|served|hung PORT [WORKSPACE MODEL]
+    python benchmarks/live_peers.py bare|river|stored|served|hung PORT [WORKSPACE MODEL]
 
 bare: FastAPI around the same version of the same model; nothing is logged. river: FastAPI around
-River's logistic regression, which learns each event when it comes, as chantilly does; nothing is
-kept when the process ends. served: `everlearn serve` in this process. hung: the same, where the
+River's logistic regression, which learns each event when it comes; nothing is kept when the process
+ends. stored: the same model, taken from a shelf and put back with its metric at each
+event, as chantilly does. served: `everlearn serve` in this process. hung: the same, where the
 model has a candidate as its shadow, which never answers.
 """
 
 from __future__ import annotations
 
+import shelve  # noqa: TID251 (what the peer keeps its model on)
 import sys
+import tempfile
 import threading
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -101,6 +105,29 @@ def river() -> FastAPI:
     return app
 
 
+def stored(folder: Path) -> FastAPI:
+    """Learns an event a request, with a model that lies on a shelf between two of them."""
+    from river import linear_model, metrics, optim, preprocessing
+
+    app, place = FastAPI(), str(folder / "shelf")
+    with shelve.open(place) as shelf:
+        sgd = linear_model.LogisticRegression(optim.SGD(0.01))
+        shelf["model"] = preprocessing.StandardScaler() | sgd
+        shelf["metric"] = metrics.LogLoss()
+
+    @app.post("/learn")
+    async def learn(body: Event) -> dict[str, Any]:
+        with shelve.open(place) as shelf:
+            model, metric = shelf["model"], shelf["metric"]
+            chance = model.predict_proba_one(body.x)
+            metric.update(body.y, chance)
+            model.learn_one(body.x, body.y)
+            shelf["model"], shelf["metric"] = model, metric
+        return {"chance": chance}
+
+    return app
+
+
 def main() -> None:
     """The command."""
     kind, port, *more = sys.argv[1:]
@@ -109,7 +136,8 @@ def main() -> None:
 
         serve(served(*more, hangs=kind == "hung"), "127.0.0.1", int(port))
         return
-    app = bare(*more) if kind == "bare" else river()
+    folder = Path(tempfile.mkdtemp())
+    app = {"bare": lambda: bare(*more), "river": river, "stored": lambda: stored(folder)}[kind]()
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
