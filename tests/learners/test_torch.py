@@ -30,6 +30,8 @@ from everlearn.base import (  # noqa: E402
 from everlearn.learners.encoder import Encoder  # noqa: E402
 from everlearn.learners.network import Network  # noqa: E402
 from everlearn.learners.torch import TorchLearner  # noqa: E402
+from everlearn.registry.config import from_config, to_config  # noqa: E402
+from everlearn.registry.spec import load_spec  # noqa: E402
 from everlearn.strategies import AGEM, EWC, DarkReplay  # noqa: E402
 from everlearn.testing.learner import COLUMNS, LearnerSuite, copied, make_rows  # noqa: E402
 
@@ -357,3 +359,30 @@ def test_a_file_says_what_the_model_is_and_other_processes_find_it_again(tmp_pat
     answered = run([*everlearn, "predict", "kinds", '{"a": 2.0, "b": -2.0, "c": 0.0}'])
     assert answered.returncode == 0, answered.stderr
     assert json.loads(answered.stdout)["value"] == 1
+
+
+OWN_CLASS = """\
+import torch
+import everlearn as el
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.linear(x)
+
+net = Net()
+net.load_state_dict({"linear.weight": torch.eye(2), "linear.bias": torch.zeros(2)})
+model = el.Model("m", learner=el.learners.TorchLearner(net, pretrained=True))
+"""
+
+
+def test_a_module_of_a_class_of_the_file_is_rebuilt_with_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "spec.py").write_text(OWN_CLASS)
+    model, text = load_spec(tmp_path / "spec.py")
+    rebuilt = from_config(to_config(model, text), text).learner.module
+    assert torch.equal(rebuilt.linear.weight, torch.eye(2))
+    with pytest.raises(SpecError, match="give a class or function that makes it"):
+        to_config(model)

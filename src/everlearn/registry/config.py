@@ -179,7 +179,7 @@ def _encode_leaf(value: Any, where: str) -> Json:
 def _encode_instance(value: Any, where: str, depth: int, source: str | None) -> Json:
     kind = type(value)
     name = public_name(kind, where)
-    if not _is_definable(kind):
+    if not _is_definable(kind) or _has_weights(value):
         raise _Undescribed(
             f"{_at(where)}{reprlib.repr(value)} ({name}) cannot stand in a definition outside of a"
             " spec file; there, give a class or function that makes it"
@@ -383,6 +383,12 @@ def _walk(module: Any, qualname: str) -> Any:
             return None
         found = getattr(found, piece, None)
     return None if isinstance(found, types.ModuleType) else found
+
+
+def _has_weights(value: Any) -> bool:
+    """Whether it is a PyTorch module, which is more than its constructor was given."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.nn.Module)
 
 
 def _is_definable(kind: type) -> bool:
