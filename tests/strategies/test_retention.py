@@ -205,3 +205,65 @@ def test_no_step_of_agem_raises_the_loss_of_remembered_rows() -> None:
 def test_other_learners_are_refused() -> None:
     with pytest.raises(SpecError, match="EWC holds on to the weights of a PyTorch module"):
         el.learn(SGDClassifier(), *two_tasks()[0], el.Strategy(retention=EWC()))
+
+
+def test_weights_that_are_shared_are_held() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 3), nn.Linear(3, 3)
+            self.last.weight = self.first.weight
+
+        def forward(self, x: Any) -> Any:
+            return self.last(torch.relu(self.first(x)))
+
+    definition = TorchLearner(Tied, batch=20, encoder=PLAIN)
+    for method in (EWC(), SI(), MAS(), LwF(), DarkReplay(50), AGEM(50)):
+        learner: Any = method.wrap(definition.make_learner(COLUMNS, classes=2))
+        for start in (0, 60):
+            learner.learn(make_rows(start, start + 60, missing=False))
+            learner.settle()
+        again: Any = method.wrap(definition.make_learner(COLUMNS, classes=2))
+        again.load(learner.save())
+        for one in (learner, again):
+            one.learn(make_rows(120, 180, missing=False))
+        assert torch.equal(learner.module.first.weight, again.module.first.weight)
+
+
+def test_a_step_that_scaled_gradients_leave_out_gains_nothing() -> None:
+    definition = TorchLearner(lambda: nn.Linear(3, 2), batch=20, encoder=PLAIN)
+    learner: Any = SI().wrap(definition.make_learner(COLUMNS, classes=2))
+    learner.learn(make_rows(0, 60, missing=False))
+    training = learner._training
+    for parameter in training.moving.values():  # float16 overflowed: the optimizer does not step
+        parameter.grad = torch.full_like(parameter, torch.inf)
+    [held] = training.holders
+    held.before_step(training)
+    held.after_step(training)
+    learner.settle()
+    assert all(tensor.isfinite().all() for tensor in held.importance.values())
+
+
+@pytest.mark.parametrize("method", [EWC(), SI(), MAS(), LwF(), DarkReplay(50), AGEM(50)])
+def test_what_is_loaded_is_where_the_module_is(method: Any) -> None:
+    definition = TorchLearner(lambda: nn.Linear(3, 2), batch=20, encoder=PLAIN)
+    learner: Any = method.wrap(definition.make_learner(COLUMNS, classes=2))
+    for start in (0, 60):
+        learner.learn(make_rows(start, start + 60, missing=False))
+        if not start:
+            learner.settle()
+    [held] = learner._training.holders
+    held.load(held.save(), torch.device("meta"))  # in the place of a GPU
+    found = [
+        tensor
+        for kept in vars(held).values()
+        for tensor in (
+            kept._held
+            if isinstance(kept, RowSample)
+            else kept.values()
+            if isinstance(kept, dict)
+            else ()
+        )
+    ]
+    assert found
+    assert {tensor.device.type for tensor in found} == {"meta"}

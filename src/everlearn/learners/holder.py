@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from everlearn.base import State
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from everlearn.learners.training import Training
@@ -47,6 +48,7 @@ class Holder:
         """All that `load` needs to go on."""
         raise NotImplementedError
 
-    def load(self, state: State) -> None:
-        """Become what `save` saw. Raises `InputError` for a state of another kind."""
+    def load(self, state: State, device: torch.device) -> None:
+        """Become what `save` saw, on the module's device. Raises `InputError` for a state of
+        another kind."""
         raise NotImplementedError

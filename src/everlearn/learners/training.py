@@ -131,7 +131,7 @@ class Training:
             start = f"held/{holder.name}/"
             own = {k[len(start) :]: part for k, part in state.items() if k.startswith(start)}
             if own:
-                holder.load(own)
+                holder.load(own, self._device)
 
     def _stepping(self) -> dict[str, Any]:
         """What counts steps beside the optimizer."""

@@ -12,6 +12,7 @@ from everlearn.strategies.sampled import RowSample
 from everlearn.strategies.strategy import whole
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from everlearn.learners.training import Training
@@ -96,9 +97,9 @@ class Projection(Holder):
         """Both samples."""
         return {"memory": self._memory.save(), "coming": self._coming.save()}
 
-    def load(self, state: State) -> None:
+    def load(self, state: State, device: torch.device) -> None:
         """Become what `save` saw. Raises `InputError` for a state of another kind."""
         if set(state) != {"memory", "coming"}:
             raise InputError(f"the state has {sorted(state)}; it is not of A-GEM")
-        self._memory.load(state["memory"])
-        self._coming.load(state["coming"])
+        self._memory.load(state["memory"], device)
+        self._coming.load(state["coming"], device)

@@ -12,6 +12,7 @@ from everlearn.strategies.sampled import RowSample
 from everlearn.strategies.strategy import share, whole
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from everlearn.learners.training import Training
@@ -100,8 +101,8 @@ class Scores(Holder):
         """The sample."""
         return {"rows": self._sample.save()}
 
-    def load(self, state: State) -> None:
+    def load(self, state: State, device: torch.device) -> None:
         """Become what `save` saw. Raises `InputError` for a state of another kind."""
         if set(state) != {"rows"}:
             raise InputError(f"the state has {sorted(state)}; it is not of dark replay")
-        self._sample.load(state["rows"])
+        self._sample.load(state["rows"], device)

@@ -9,6 +9,7 @@ from everlearn.learners.holder import Holder
 from everlearn.strategies.neural import part_of_tensors, tensors_of_part
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from everlearn.learners.training import Training
@@ -33,9 +34,6 @@ class Elastic(Holder):
 
     def before_step(self, training: Training) -> None:
         """Pull the weights to their anchors."""
-        for held in (self.importance, self.anchor):
-            for name, tensor in held.items():
-                held[name] = tensor.to(training.moving[name].device)
         for group in training.optimizer.param_groups:
             stiffest = 1.0 / group["lr"] if group["lr"] > 0 else float("inf")
             for name, weight in _named(training, group["params"]):
@@ -50,12 +48,12 @@ class Elastic(Holder):
             "anchor": part_of_tensors(self.anchor),
         }
 
-    def load(self, state: State) -> None:
+    def load(self, state: State, device: torch.device) -> None:
         """Become what `save` saw. Raises `InputError` for a state of another kind."""
         if not {"importance", "anchor"} <= set(state):
             raise InputError(f"the state has {sorted(state)}; it is not of {self.name}")
-        self.importance = tensors_of_part(state["importance"])
-        self.anchor = tensors_of_part(state["anchor"])
+        self.importance = tensors_of_part(state["importance"], device)
+        self.anchor = tensors_of_part(state["anchor"], device)
 
 
 def _named(training: Training, parameters: list[Any]) -> list[tuple[str, Any]]:

@@ -13,6 +13,7 @@ from everlearn.strategies.sampled import RowSample
 from everlearn.strategies.strategy import share, whole
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from everlearn.learners.training import Training
@@ -106,10 +107,10 @@ class Fisher(Elastic):
         """Importances, anchors, and the rows kept of an increment that is not over."""
         return {**super().save(), "rows": self._sample.save()}
 
-    def load(self, state: State) -> None:
+    def load(self, state: State, device: torch.device) -> None:
         """Become what `save` saw. Raises `InputError` for a state of another kind."""
-        super().load(state)
-        self._sample.load(state["rows"])
+        super().load(state, device)
+        self._sample.load(state["rows"], device)
 
 
 def _fisher(training: Training, x: Tensor, classes: bool) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from everlearn.strategies.neural import network_of, part_of_tensors, tensors_of_
 from everlearn.strategies.strategy import share
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from everlearn.learners.training import Training
@@ -83,11 +84,9 @@ class Teacher(Holder):
         from torch.func import functional_call
         from torch.nn import functional
 
-        device = output.device
-        weights = {name: tensor.to(device) for name, tensor in self._weights.items()}
         training.module.eval()
         with torch.no_grad():
-            before = functional_call(training.module, weights, (x,))
+            before = functional_call(training.module, self._weights, (x,), tie_weights=False)
         training.module.train()
         strength, t = self._definition.strength, self._definition.temperature
         if not self._classifies:
@@ -114,11 +113,11 @@ class Teacher(Holder):
             "known": Part(meta={"classes": self._classes}),
         }
 
-    def load(self, state: State) -> None:
+    def load(self, state: State, device: torch.device) -> None:
         """Become what `save` saw. Raises `InputError` for a state of another kind."""
         if set(state) != {"weights", "known"}:
             raise InputError(f"the state has {sorted(state)}; it is not of lwf")
-        self._weights = tensors_of_part(state["weights"])
+        self._weights = tensors_of_part(state["weights"], device)
         self._classes = int(state["known"].meta["classes"])
 
 

@@ -12,6 +12,7 @@ from everlearn.strategies.sampled import RowSample
 from everlearn.strategies.strategy import share, whole
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from everlearn.learners.training import Training
@@ -88,7 +89,7 @@ class Sensitivity(Elastic):
         """Importances, anchors, and the rows kept of an increment that is not over."""
         return {**super().save(), "rows": self._sample.save()}
 
-    def load(self, state: State) -> None:
+    def load(self, state: State, device: torch.device) -> None:
         """Become what `save` saw. Raises `InputError` for a state of another kind."""
-        super().load(state)
-        self._sample.load(state["rows"])
+        super().load(state, device)
+        self._sample.load(state["rows"], device)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from everlearn.base import Learner, Part, SpecError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from everlearn.learners.network import Network
@@ -34,8 +35,8 @@ def part_of_tensors(tensors: Mapping[str, Tensor]) -> Part:
     return part_of(tensors)
 
 
-def tensors_of_part(part: Part) -> dict[str, Tensor]:
-    """The inverse of `part_of_tensors`."""
+def tensors_of_part(part: Part, device: torch.device) -> dict[str, Tensor]:
+    """The inverse of `part_of_tensors`, on a device."""
     from everlearn.learners.tensors import tensors_of
 
-    return tensors_of(part)
+    return {name: tensor.to(device) for name, tensor in tensors_of(part).items()}

@@ -8,6 +8,7 @@ from everlearn.base import Part
 from everlearn.strategies.neural import part_of_tensors, tensors_of_part
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -91,8 +92,8 @@ class RowSample:
         part = part_of_tensors(columns)
         return Part(part.arrays, {**part.meta, "offered": self._offered})
 
-    def load(self, part: Part) -> None:
-        """The inverse of `save`."""
-        columns = tensors_of_part(part)
+    def load(self, part: Part, device: torch.device) -> None:
+        """The inverse of `save`, on a device."""
+        columns = tensors_of_part(part, device)
         self._offered = int(part.meta["offered"])
         self._held = [columns[str(index)] for index in range(len(columns))]

@@ -11,6 +11,7 @@ from everlearn.strategies.neural import network_of, part_of_tensors, tensors_of_
 from everlearn.strategies.strategy import share
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from everlearn.learners.training import Training
@@ -79,7 +80,8 @@ class Paths(Elastic):
     def after_step(self, training: Training) -> None:
         """Add what this step gained."""
         for name, (before, gradient) in self._before.items():
-            gain = gradient.mul_(before - training.moving[name].detach())
+            move = before - training.moving[name].detach()
+            gain = gradient.mul_(move).where(move != 0, 0.0)  # a step left out had no finite one
             self._gain[name] = self._gain[name].add_(gain) if name in self._gain else gain
         self._before.clear()
 
@@ -98,7 +100,8 @@ class Paths(Elastic):
         gain, start = part_of_tensors(self._gain), part_of_tensors(self._start)
         return {**super().save(), "gain": gain, "start": start}
 
-    def load(self, state: State) -> None:
+    def load(self, state: State, device: torch.device) -> None:
         """Become what `save` saw. Raises `InputError` for a state of another kind."""
-        super().load(state)
-        self._gain, self._start = tensors_of_part(state["gain"]), tensors_of_part(state["start"])
+        super().load(state, device)
+        self._gain = tensors_of_part(state["gain"], device)
+        self._start = tensors_of_part(state["start"], device)
