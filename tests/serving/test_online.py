@@ -166,6 +166,31 @@ def test_a_tail_does_not_depend_on_when_it_looked_nor_on_what_it_kept(
     assert len(digests) == 1
 
 
+def test_how_ids_are_stored_does_not_depend_on_when_a_tail_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("everlearn.data.ids._RUN", 16)  # of 65,536
+    (tmp_path / "first.csv").write_text("order,x,y\n" + "a,1.0,1\nb,-1.0,0\n" * 5)
+    with el.open(tmp_path / "workspace") as workspace:
+        schema = el.Schema(target="y", id="order")
+        handle = workspace.model(
+            el.Model("m", learner="logistic", schema=schema, triggers=[Online()])
+        )
+        handle.train(str(tmp_path / "first.csv"))
+        x = np.random.default_rng(0).normal(size=50)
+        given = handle.predict([{"x": float(v)} for v in x], ids=[f"o-{n}" for n in range(50)])
+        for row, value in zip(given, x, strict=True):
+            handle.feedback(row.id, int(value > 0))
+        log, version = workspace.updates.log("m"), workspace.registry.version("m", 1)
+        states = set()
+        for step in (1, 7, 50):
+            tail = Tail.load(workspace.registry, "m", version, log, 0)
+            while tail.position < 50:
+                tail.fold_in(min(50, tail.position + step))
+            states.add(state_digest(tail.state()))
+    assert len(states) == 1
+
+
 def test_what_was_erased_after_it_was_learned_is_in_no_increment(
     loop: Callable[..., Loop],
 ) -> None:

@@ -130,6 +130,18 @@ class UnlearnableError(EverlearnError):
     """A learner fails on a label, or is not finite after it."""
 
 
+class _SeenSince(SeenIds):
+    """Ids of which those since a version are kept apart until the next one is cut: how they are
+    stored does not depend on the parts in which the log was read."""
+
+    def settle(self) -> None:
+        """A part is over, and the increment goes on."""
+
+    def cut(self) -> None:
+        """The increment is over."""
+        super().settle()
+
+
 class Tail:
     """A version, and what was learned of the log since.
 
@@ -162,7 +174,7 @@ class Tail:
         self.careful, self.failed = False, dict[int, str]()
         self.metrics = Metrics(fold.kind)
         self._again, self._log = again, log
-        self._seen = SeenIds(under("ids", fold.others))
+        self._seen = _SeenSince(under("ids", fold.others))
         self._tallies: list[tuple[int, Tally]] = []
         self._aside: dict[int, str] = {}
         self._erased = log.erased()
@@ -197,6 +209,7 @@ class Tail:
         """A version has all that was learned so far; what comes is counted anew."""
         self.fold.settle()
         self.holdouts.settle()
+        self._seen.cut()
         self.began, self._tallies, self.metrics = self.position, [], Metrics(self.fold.kind)
         self.failed, self._aside = {}, {}
         self._kept, self._size, self._erased = [], 0, self._log.erased()
@@ -232,6 +245,7 @@ class Tail:
         self.fold.settle()
         self.holdouts.settle()
         if self.fold.columns.id is not None:
+            self._seen.cut()
             self.fold.others = prefixed("ids", self._seen.save())
         return self.fold.save()
 
