@@ -86,6 +86,7 @@ class LabelBody(Body):
     at: str | None = None
     """When it became known: ISO 8601; now, unless said."""
     idempotency_key: Name | None = Field(None, max_length=200)
+    """The same key with the same content is one label, however often it comes."""
 
     def said(self) -> Label:
         """The label. Raises `InputError`: a time that is none."""
@@ -101,8 +102,6 @@ class LabelBody(Body):
             at=None if self.at is None else moment(self.at),
             idempotency_key=self.idempotency_key,
         )
-
-    """The same key with the same content is one label, however often it comes."""
 
 
 class FeedbackBody(Body):
