@@ -103,7 +103,7 @@ def test_propensities_are_logged_and_weigh(opened: Callable[..., Any]) -> None:
     assert isinstance(source, LogSource)
     assert source.as_known(START + DAY)["weight"].to_pylist() == [4.0, 1.0]
     for wrong in ([0.5], [0.5, 0.0], [0.5, 1.5]):
-        with pytest.raises(el.InputError, match="chance|2 rows, but 1 propensities"):
+        with pytest.raises(el.InputError, match=r"chance|2 rows, but 1 propensities"):
             handle.predict([row, row], propensities=wrong)
 
 
