@@ -12,7 +12,8 @@ from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.jobs import catchup
 from everlearn.jobs import run as runs
 from everlearn.jobs.guard import Guard
-from everlearn.serving import rival
+from everlearn.registry import leases
+from everlearn.serving import cutter, rival
 from tests.serving.local import LocalClient as TestClient
 from tests.serving.test_hybrid import RETRAINED, history, plan
 from tests.serving.test_online import URL, Loop, until
@@ -115,6 +116,43 @@ def test_a_champion_that_was_made_by_hand_ends_the_catching_up(
     with TestClient(it.workspace.app(["m"], learn=False)) as client:
         assert until(lambda: decision(it, job)["action"] == action)
         assert client.get(URL).json()["champion"] == promoted
+
+
+def test_it_ends_by_a_server_that_leads_only_later(
+    it: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cutter, "LEASE_SECONDS", 0.3)
+    with TestClient(it.workspace.app(["m"], learn=False)) as client:
+        it.teach(client, 60)
+    job = plan(it)
+    it.workspace.run(job)
+    it.workspace.registry.promote("m", 2, expected=1, reason="by hand")
+    with it.workspace.database.write() as connection:
+        leases.take(connection, "m", "a server that was killed", 1.0)
+    with TestClient(it.workspace.app(["m"], learn=False)):
+        assert until(lambda: decision(it, job)["action"] == "promote", 10.0)
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_it_ends_where_nothing_is_learned_online_any_more(
+    it: Loop, monkeypatch: pytest.MonkeyPatch, lives: bool
+) -> None:
+    slowly(monkeypatch)
+    with TestClient(it.workspace.app(["m"], learn=False)) as client:
+        it.teach(client, 60)
+        job = plan(it)
+        last = it.teach(client, 300)
+        assert until(lambda: it.position(client) == last)
+        it.workspace.run(job)
+        if lives:
+            it.handle = it.workspace.model(it.model.replace(triggers=[]))
+            assert until(lambda: decision(it, job)["action"] == "promote")
+    it.handle = it.workspace.model(it.model.replace(triggers=[]))
+    with TestClient(it.workspace.app(["m"], learn=False)) as client:
+        assert until(lambda: decision(it, job)["action"] == "promote")
+        assert until(lambda: it.ask(client, 0.3)[0]["version"] == 2)
+    assert it.workspace.run(plan(it)).decision.action == "promote"
+    assert [taken(it, number) for number in (2, 3)] == [[(0, 60)], [(0, 60), (60, 360)]]
 
 
 # --- jobs that are retried after others have learned ---

@@ -238,6 +238,26 @@ def test_the_guard_returns_to_the_last_version_and_holds_what_did_harm(
     assert found == expected.fold.decode(expected.fold.predict(batch).value).tolist()
 
 
+def test_what_answers_is_not_touched_when_a_version_is_cut(
+    loop: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = loop(rows=20, margin=10.0)
+    app = it.workspace.app(["m"], learn=False)
+    real, answering = Tail.cut, list[bool]()
+
+    def cut(tail: Tail) -> None:
+        answering.append(app.state.models.predictor("m").served.fold is tail.fold)
+        real(tail)
+
+    monkeypatch.setattr(Tail, "cut", cut)
+    with TestClient(app) as client:
+        it.teach(client, 30)
+        assert until(lambda: client.get(URL).json()["serving"]["version"] == 2)
+        last = it.teach(client, 5)
+        assert until(lambda: it.position(client) == last)
+    assert answering == [False, False]
+
+
 def test_two_servers_answer_alike_and_one_cuts(loop: Callable[..., Loop]) -> None:
     it = loop(rows=60, margin=10.0)
     other = el.open(it.folder / "workspace")

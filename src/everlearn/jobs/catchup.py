@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from everlearn.base import ConflictError, Decision
+from everlearn.base import ConflictError, Decision, NotFoundError
 from everlearn.data.join import LogSource
 from everlearn.data.slices import Consumed
 from everlearn.evaluation.gates import parts_not_finite, try_candidate
@@ -106,6 +106,26 @@ def refuse(
     decision = Decision("refuse", reason, {"version": found})
     end(connection, model, found, decision)
     return decision
+
+
+def promote(connection: sa.Connection, model: str, *, reason: str) -> None:
+    """Make the candidate that is catching up champion as it is, if there is one: what it was to
+    catch up with is there no more, and jobs learn the labels that came since. One whose state was
+    removed is refused.
+
+    Args:
+        connection: a writing transaction.
+    """
+    model_id(connection, model, lock=True)
+    found = behind(connection, model)
+    if found is None:
+        return
+    decision, stands = Decision("promote", reason), aliases.current(connection, model)
+    try:
+        aliases.move(connection, model, aliases.CHAMPION, found, expected=stands, reason=reason)
+    except NotFoundError as error:
+        decision = Decision("refuse", str(error))
+    end(connection, model, found, decision)
 
 
 def newest(connection: sa.Connection, model: str) -> int:

@@ -82,7 +82,7 @@ class OnlineLearner:
         self._online: Online | None = None
         self._version: Version | None = None
         self._newest = self._careful = 0
-        self._stale, self._rests = True, False
+        self._stale, self._rests, self._moved = True, False, True
         self._known: Standing | None = None
         self._cut_at = self._look_at = 0.0
 
@@ -93,9 +93,10 @@ class OnlineLearner:
         standing = self._standing()
         changed = standing != self._known
         if changed:
+            self._moved = True
             self._define(standing.definition)
         if self._online is None:
-            self._rest(standing.champion)
+            self._rest(standing)
             self._known = standing
             return False
         if standing.champion is None:
@@ -106,7 +107,7 @@ class OnlineLearner:
         try:
             head = self._feedback.head()
             moved = self._learn(min(head, self._back.position + MANY))
-            self._lead(standing, changed)
+            self._lead(standing)
         except UnlearnableError as error:
             said = "%s: labels are learned one by one, for the learner failed: %s"
             _log.warning(said, self.name, error)
@@ -136,12 +137,18 @@ class OnlineLearner:
         if self._online is not None and self._version is not None:
             self._guard.online = self._online
 
-    def _rest(self, champion: int | None) -> None:
+    def _rest(self, standing: Standing) -> None:
         """The model learns online no more: keep what it learned as a version, which then answers
-        like any other one."""
+        like any other one; or the candidate that would have caught up with it."""
         self._look_at = time.monotonic() + LOOK_SECONDS
+        if standing.behind is not None:
+            why = "the live model, with which it was to catch up, learns online no more"
+            with self._registry.database.write() as connection:
+                catchup.promote(connection, self.name, reason=why)
+            self._stale = True  # another version is champion
         if self._version is None:
-            if self._rests and champion not in (None, self._predictor.served.version):
+            served = self._predictor.served.version
+            if self._rests and standing.champion not in (None, served):
                 self._predictor.refresh()
             return
         self._cutter.renew()
@@ -234,13 +241,14 @@ class OnlineLearner:
 
     # --- versions ---
 
-    def _lead(self, standing: Standing, changed: bool) -> None:
-        """What the one replica with the lease does for all."""
+    def _lead(self, standing: Standing) -> None:
+        """What the one replica with the lease does for all: of what moved before, too."""
         if not self._cutter.leads:
             self._rival.forget()
             return
-        if changed:
+        if self._moved:
             self._rival.give_up()
+            self._moved = not self._cutter.leads
         verdict = self._guard.decide() if len(self._back) else None
         if verdict is not None:
             self._cut(verdict)
@@ -304,11 +312,12 @@ class OnlineLearner:
             _log.warning("%s: back to version %d: %s", self.name, base.number, decision.reason)
             self._version = None
             return
-        for copy in (self._front, self._back):
-            copy.cut()
         self._newest = made[0]
         self._begin(self._registry.version(self.name, made[0]))
-        self._publish(self._front)
+        self._back.cut()
+        self._publish(self._back)
+        self._front.cut()  # which answers no more
+        self._front, self._back = self._back, self._front
         self._stale = False
 
 
