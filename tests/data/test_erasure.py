@@ -45,6 +45,21 @@ model = el.Model(
 )
 """
 
+NETWORK = """
+import torch, everlearn as el
+
+model = el.Model(
+    "m",
+    schema=el.Schema(target="y", id="id", key="person"),
+    learner=el.learners.TorchLearner(
+        torch.nn.LazyLinear(2),
+        encoder=el.learners.Encoder(numbers="as_is", categories="drop"),
+        batch=10,
+    ),
+    strategy=el.Strategy(retention=el.strategies.RETENTION),
+)
+"""
+
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workspace]:
@@ -132,6 +147,27 @@ def test_nothing_is_left_and_what_learned_is_listed(workspace: Workspace, tmp_pa
     assert (entry["action"], entry["detail"]["digest"]) == ("erase", report["digest"])
     second = workspace.erase("m", SECRET)
     assert (second["predictions"], second["version"], second["learned_from_it"]) == (0, None, [])
+
+
+@pytest.mark.parametrize("retention", ["DarkReplay(50)", "AGEM(50)"])
+def test_rows_that_a_network_holds_are_forgotten(tmp_path: Path, retention: str) -> None:
+    pytest.importorskip("torch", reason="PyTorch is needed")
+    (tmp_path / "m.py").write_text(NETWORK.replace("RETENTION", retention))
+    number = struct.pack("<f", NUMBER)
+    with open_workspace(tmp_path / "ws") as workspace:
+        handle = workspace.model(tmp_path / "m.py")
+        ask(handle, 40, range(10, 20))
+        assert handle.update().version == 1
+        ask(handle, 20)
+        assert handle.update().version == 2
+        blobs = workspace.blobs
+        assert any(number in blobs.get(info.digest) for info in blobs.list())
+        assert workspace.erase("m", SECRET)["no_longer_loadable"] == [1, 2]
+        assert not any(number in blobs.get(info.digest) for info in blobs.list())
+        assert leftovers(workspace) == []
+        ask(handle, 20)
+        assert handle.update().version == 4
+        assert workspace.erase("m", "person 3")["no_longer_loadable"] == [4]
 
 
 def test_what_waits_and_was_set_aside_is_erased_where_it_names_the_key(

@@ -41,6 +41,7 @@ from everlearn.registry.retention import reachable
 from everlearn.registry.versions import Version
 from everlearn.storage import schema
 from everlearn.storage.parts import Manifest
+from everlearn.strategies.sampled import holds_rows, is_of_rows, without_rows
 
 TRIES = 5
 """Times that an erasure is begun again because the model was changed meanwhile."""
@@ -100,7 +101,8 @@ class Erasing:
         Features, answers, the key, and values of labels go from the database, from the archive and
         from spooled slices; rows in memory and among the hold-outs go with the versions that have
         them: these stay in the lineage, but can no longer be loaded. In place of a champion that
-        has some, a version without them is made and promoted.
+        has some, a version without them is made and promoted. Rows that `DarkReplay` and `AGEM`
+        hold have no ids: of a version that learned from the key, all of these go.
 
         Args:
             log: of the model.
@@ -135,7 +137,7 @@ class Erasing:
         pieces = Pieces(self._blobs, found, key)
         slices = self._slices(name, known, pieces)
         keys = hash_texts(pa.array([key], pa.string()))
-        holding = self._holding(known, slices.ids, keys)
+        holding = self._holding(known, slices, keys)
         online = online_of(self._registry.definition(name).model()) is not None
         made = None
         if champion in holding or (online and champion is not None and found.ids):
@@ -162,7 +164,7 @@ class Erasing:
             entry["blob"]
             for version in known
             if version.number in holding
-            for entry in (*_memory(version.manifest).values(), *version.holdouts.values())
+            for entry in (*_rows(version.manifest).values(), *version.holdouts.values())
         }
         named = found.ids or found.waiting or found.aside
         touched = bool(named or gone or slices.increments or slices.plans)
@@ -197,9 +199,8 @@ class Erasing:
                 .order_by(learned.id)
             ).all()
             table = schema.jobs.c
-            plans = connection.execute(
-                sa.select(table.id, table.plan).where(table.model_id == key)
-            ).all()
+            query = sa.select(table.id, table.plan).where(table.model_id == key)
+            plans = connection.execute(query).all()
         planned: dict[int | None, Columns] = {
             row.id: Columns.from_json(row.plan["columns"]) for row in plans if "columns" in row.plan
         }
@@ -239,38 +240,43 @@ class Erasing:
         except NotFoundError:
             return None
 
-    def _holding(self, known: list[Version], ids: Hashes, keys: Hashes) -> set[int]:
-        """The versions with rows of the key in memory or among their hold-outs."""
-        told: dict[tuple[str, ...], bool] = {}
-        found = set()
+    def _holding(self, known: list[Version], slices: _Slices, keys: Hashes) -> set[int]:
+        """The versions with rows of the key in memory or among their hold-outs, and those that may
+        have some in a sample."""
+        told: dict[tuple[Any, ...], bool] = {}
+        found, learned = set[int](), {number for number, _, _ in slices.learned}
         for version in known:
+            if version.parent in learned:
+                learned.add(version.number)
             if version.dropped_at is not None:
                 continue
-            memory = _memory(version.manifest)
-            parts = (*memory.values(), *version.holdouts.values())
-            name = tuple(sorted(entry["digest"] for entry in parts))
+            knows = version.number in learned
+            parts = (*_rows(version.manifest).values(), *version.holdouts.values())
+            name = (knows, *sorted(entry["digest"] for entry in parts))
             if name not in told:
-                told[name] = self._has(memory, version.holdouts, ids, keys)
+                told[name] = self._has(version, slices.ids, keys, knows)
             if told[name]:
                 found.add(version.number)
         return found
 
-    def _has(self, memory: Json, holdouts: Json, ids: Hashes, keys: Hashes) -> bool:
-        if memory:
-            saved = under("memory", self._parts.load(memory))
+    def _has(self, version: Version, ids: Hashes, keys: Hashes, knows: bool) -> bool:
+        saved = self._parts.load(_rows(version.manifest))
+        if knows and holds_rows(saved):
+            return True
+        if saved := under("memory", saved):
             kind: Memory = from_config(saved["definition"].meta)
             for rows in kind.open(under("held", saved)).rows():
                 of_key = rows.key is not None and np.isin(rows.key, keys).any()
                 if of_key or np.isin(rows.ids, ids).any():
                     return True
-        return HoldOuts.load(self._parts.load(holdouts)).drop(ids) > 0
+        return HoldOuts.load(self._parts.load(version.holdouts)).drop(ids) > 0
 
     def _without(self, name: str, number: int, ids: Hashes, keys: Hashes) -> _Made:
         """The champion's state without the rows."""
         base = self._registry.version(name, number)
         made = self._registry.definition(name, base.definition)
         strategy = from_config(base.strategy, made.source)
-        state = self._registry.state(name, base)
+        state = without_rows(self._registry.state(name, base))
         fold = Fold.load(state, made.section("learner"), strategy)
         memory: object = fold.memory
         if isinstance(memory, Erasable):
@@ -333,13 +339,9 @@ class Erasing:
             left: what `_finish` has to do; nothing where nothing was erased.
         """
         key = model_id(connection, name)
-        row = {
-            "model_id": key,
-            "digest": report["digest"],
-            "report": plain(report | left),
-            "at": self._database.clock(),
-        }
-        connection.execute(sa.insert(schema.erasures).values(**row))
+        moment = self._database.clock()
+        row = {"digest": report["digest"], "report": plain(report | left), "at": moment}
+        connection.execute(sa.insert(schema.erasures).values(model_id=key, **row))
         detail = {"digest": report["digest"], "predictions": report["predictions"]}
         audit.note(connection, "erase", name, detail)
         if left:  # jobs that are retried begin anew: what they kept on their way is removed
@@ -371,8 +373,9 @@ class _ChangedError(ConflictError):
     """The model was changed while an erasure was prepared."""
 
 
-def _memory(manifest: Mapping[str, Any]) -> Manifest:
-    return {name: entry for name, entry in manifest.items() if name.startswith("memory/")}
+def _rows(manifest: Mapping[str, Any]) -> Manifest:
+    """What has rows: the memory and samples."""
+    return {k: v for k, v in manifest.items() if k.startswith("memory/") or is_of_rows(k)}
 
 
 def _standing(connection: Connection, name: str) -> tuple[int | None, int, int | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from everlearn.base import Part
+from everlearn.base import Part, State
 from everlearn.strategies.neural import part_of_tensors, tensors_of_part
 
 if TYPE_CHECKING:
@@ -97,3 +97,20 @@ class RowSample:
         columns = tensors_of_part(part, device)
         self._offered = int(part.meta["offered"])
         self._held = [columns[str(index)] for index in range(len(columns))]
+
+
+def is_of_rows(name: str) -> bool:
+    """Whether a part of a version's state is what a sample saved."""
+    return name.startswith("learner/held/") and name.endswith(("/rows", "/memory", "/coming"))
+
+
+def holds_rows(state: State) -> bool:
+    """Whether a sample of a version's state has any rows. Whose they are is not known: a network is
+    told numbers."""
+    return any(is_of_rows(name) and part.meta["offered"] for name, part in state.items())
+
+
+def without_rows(state: State) -> State:
+    """A version's state with empty samples."""
+    empty = RowSample(1).save()
+    return {name: empty if is_of_rows(name) else part for name, part in state.items()}
