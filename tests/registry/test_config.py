@@ -235,6 +235,21 @@ def test_configs_that_cannot_be_used_are_refused(config: Any, said: str) -> None
         from_config(config)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "storage.blobs:FolderBlobs",
+        "data.parquet:ParquetSource",
+        "data.streams.kafka:KafkaStream",
+        "serving.client:Client",
+    ],
+)
+def test_nothing_is_opened_by_a_config(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SpecError, match="may stand in a definition"):
+        from_config({"class": f"everlearn.{name}", "params": {}, "args": [str(tmp_path / "made")]})
+    assert not (tmp_path / "made").exists()
+
+
 def test_untrusted_configs_may_only_name_our_and_sklearns_classes() -> None:
     check_untrusted(to_config(Model("m", learner=SGDClassifier())))
     for config in [

@@ -392,9 +392,10 @@ def _has_weights(value: Any) -> bool:
 
 
 def _is_definable(kind: type) -> bool:
-    """Whether a class is of the sort that stands in definitions; subprocess.Popen is not."""
+    """Whether a class is of the sort that stands in definitions: subprocess.Popen is not, nor what
+    opens files or connections here."""
     if dataclasses.is_dataclass(kind) or hasattr(kind, "get_params"):
         return True
-    if kind.__module__.partition(".")[0] == "everlearn" or is_spec_module(kind.__module__):
+    if kind.__module__.startswith("everlearn.learners.") or is_spec_module(kind.__module__):
         return True
     return any(hasattr(kind, method) for method in ("partial_fit", "learn"))
