@@ -11,10 +11,12 @@ import pytest
 from sklearn.linear_model import SGDClassifier
 
 import everlearn as el
+from everlearn.base import SpecError
 from everlearn.data.feedback import Label
 from everlearn.jobs.learn import Fold, Step
 from everlearn.jobs.online import UnlearnableError
 from everlearn.registry.versions import Increment
+from everlearn.serving.online import OnlineLearning
 from tests.serving.local import LocalClient as TestClient
 from tests.serving.test_online import URL, Loop, until
 
@@ -162,3 +164,27 @@ def test_of_many_rows_that_are_learned_together_only_those_that_fail_are_set_asi
     tail.careful = True
     tail.fold_in(50)
     assert len(tail.failed) == 2
+
+
+def test_a_model_that_cannot_be_learned_holds_no_other_up() -> None:
+    class Counted:
+        name, steps = "m", 0
+
+        def __init__(self, error: Exception | None = None) -> None:
+            self.error = error
+
+        def step(self) -> bool:
+            self.steps += 1
+            if self.error is not None:
+                raise self.error
+            return False
+
+        def close(self) -> None:
+            """Nothing is held."""
+
+    broken, sound = Counted(SpecError("no such class")), Counted()
+    thread = OnlineLearning([broken, sound])  # type: ignore[list-item]
+    thread.start()
+    assert until(lambda: broken.steps >= 2)
+    thread.stop()
+    assert sound.steps > 5 * broken.steps

@@ -46,6 +46,10 @@ LOOK_SECONDS = 1.0
 """Between looks whether a model that does not learn online is to."""
 
 
+REST_SECONDS = 1.0
+"""For which a model is left alone after an error, while others go on learning."""
+
+
 class Standing(NamedTuple):
     """What a model's versions are: the champion, the newest one, and the candidate that has to
     catch up; and the number of its newest definition."""
@@ -352,17 +356,20 @@ class OnlineLearning:
             self._thread.join()
 
     def _run(self) -> None:
+        rests_until = dict.fromkeys(self._learners, 0.0)
         while not self._stop.is_set():
             self._woken.wait(self._pause)
             self._woken.clear()
             for learner in self._learners:
+                if time.monotonic() < rests_until[learner]:
+                    continue
                 try:
                     if learner.step():
                         self._woken.set()  # there may be more
                 except Exception as error:  # of any kind: a thread that ended would learn no more
                     said = "%s: online learning goes on after: %s", learner.name, error
                     _log.warning(*said, exc_info=not isinstance(error, EverlearnError))
-                    self._stop.wait(1.0)
+                    rests_until[learner] = time.monotonic() + REST_SECONDS
         for learner in self._learners:
             try:
                 learner.close()

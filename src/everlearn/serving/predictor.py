@@ -120,8 +120,10 @@ class Predictor:
                 made = dataclasses.replace(made, trial=self._trial(before.trial, rollout))
             self._served = made
             if before.trial is not None and made.trial is not before.trial:
-                self._store_counts(before.trial)
-                before.trial.close()
+                try:
+                    self._store_counts(before.trial)
+                finally:
+                    before.trial.close()
             return made
 
     def follow(self) -> None:
