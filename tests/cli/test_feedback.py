@@ -52,16 +52,17 @@ def test_labels_of_a_file_are_logged_once(trained: Shell, kind: str) -> None:
     ids = served(trained, 3)
     at = "2024-03-01T10:00:00"
     records = [
-        {"prediction_id": name, "value": n % 2, "source": "bank", "at": at}
+        {"prediction_id": name, "value": n % 2, "source": "a\u2028bank", "at": at}
         for n, name in enumerate(ids)
     ]
     path = trained.folder / f"labels.{kind}"
     if kind == "jsonl":
-        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+        path.write_text("".join(lines), encoding="utf-8")
     elif kind == "json":
         path.write_text(json.dumps({"labels": records}))
     elif kind == "csv":
-        with path.open("w", newline="") as file:
+        with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, records[0])
             writer.writeheader()
             writer.writerows(records)
@@ -70,7 +71,9 @@ def test_labels_of_a_file_are_logged_once(trained: Shell, kind: str) -> None:
     found = trained.json("import-feedback", path)
     assert found == {"logged": 3, "waiting": 0, "known": 0}
     said = labels_of(trained)
-    assert [row.value for row in said] == [0, 1, 0] and {row.source for row in said} == {"bank"}
+    assert [row.value for row in said] == [0, 1, 0] and {row.source for row in said} == {
+        "a\u2028bank"
+    }
     assert {row.at for row in said} == {1_709_287_200_000_000}
     assert "3 were known" in trained("import-feedback", path)
     assert len(labels_of(trained)) == 3

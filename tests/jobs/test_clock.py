@@ -102,9 +102,15 @@ def test_propensities_are_logged_and_weigh(opened: Callable[..., Any]) -> None:
     source = handle.workspace.updates.source("m", handle.definition)
     assert isinstance(source, LogSource)
     assert source.as_known(START + DAY)["weight"].to_pylist() == [4.0, 1.0]
-    for wrong in ([0.5], [0.5, 0.0], [0.5, 1.5]):
+    for wrong in ([0.5], [0.5, 0.0], [0.5, 1.5], [0.5, "a"]):
         with pytest.raises(el.InputError, match=r"chance|2 rows, but 1 propensities"):
             handle.predict([row, row], propensities=wrong)
+    for name in ("keys", "ids"):
+        for no_text in (5, "a\0b"):
+            with pytest.raises(el.InputError, match=f"{name}= takes texts without NUL"):
+                handle.predict([row], **{name: [no_text]})
+    with pytest.raises(el.InputError, match="external_id is a text without NUL"):
+        handle.feedback(None, 1, external_id="a\0b")
 
 
 def test_answers_in_this_process_are_reviewed_too(opened: Callable[..., Any]) -> None:

@@ -119,8 +119,9 @@ def label_of(record: object) -> Label:
         if value is not None or name == "value"
     }
     for name in _TEXTS:
-        if not isinstance(record.get(name), str | None):
-            raise InputError(f"{name} is a text, not {record[name]!r}")
+        said = record.get(name)
+        if not isinstance(said, str | None) or "\0" in (said or ""):
+            raise InputError(f"{name} is a text without NUL, not {said!r}")
     for name in ("weight", "selection"):
         if not isinstance(record.get(name), int | float | None):
             raise InputError(f"{name} is a number, not {record[name]!r}")
@@ -207,7 +208,7 @@ def _records(path: Path) -> Iterator[Any]:
             raise InputError(f"{path.name} holds no list of labels, but {str(found)[:100]!r}")
         yield from found
         return
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # U+2028 may stand in a text
         if line.strip():
             yield _parsed(line, f"{path.name}, line {number}")
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
+
+import numpy as np
 
 from everlearn.base import InputError
 from everlearn.data.answers import compile_file, restored
@@ -70,7 +72,8 @@ class Given:
         keys, ids, propensities: as for `ModelHandle.predict`.
 
     Raises:
-        InputError: not one for each row, or a propensity that is no chance.
+        InputError: not one for each row, a key or an id that is no text (or has a NUL in it, which
+            PostgreSQL cannot keep), or a propensity that is no chance.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -83,13 +86,25 @@ class Given:
             values = getattr(self, name)
             if values is not None and len(values) != len(self.rows):
                 raise InputError(f"{len(self.rows)} rows, but {len(values)} {name}")
-        chances = self.each(self.propensities)
-        if not all(chance is None or 0.0 < chance <= 1.0 for chance in chances):
-            raise InputError("propensities= takes chances, above 0 and at most 1")
+        for name, said in (*_each("keys", self.keys), *_each("ids", self.ids)):
+            if not isinstance(said, str) or "\0" in said:
+                raise InputError(f"{name}= takes texts without NUL, not {said!r}")
+        for name, said in _each("propensities", self.propensities):
+            if (
+                not isinstance(said, float | int | np.floating | np.integer)
+                or not 0.0 < said <= 1.0
+            ):
+                raise InputError(f"{name}= takes chances, above 0 and at most 1, not {said!r}")
 
     def each(self, values: Sequence[Said | None] | None) -> Sequence[Said | None]:
         """What was said of each row; None of all where nothing was."""
         return [None] * len(self.rows) if values is None else values
+
+
+def _each(name: str, values: Sequence[Any] | None) -> Iterator[tuple[str, Any]]:
+    """What was said, with the name of it."""
+    given = () if values is None else values
+    return ((name, said) for said in given if said is not None)
 
 
 def log_answers(
