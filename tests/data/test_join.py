@@ -1,7 +1,9 @@
 """The feedback log as rows to learn."""
 
 import itertools
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from random import Random
@@ -11,12 +13,13 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from everlearn.base import Schema, SpecError, StorageError
+from everlearn.base import Decision, Schema, SpecError, StorageError
 from everlearn.data.feedback import Label, LoggedPrediction, PredictionIds, id_text, now
 from everlearn.data.history import append_matured
 from everlearn.data.join import LogSource
 from everlearn.data.log import FeedbackLog
 from everlearn.data.policy import MATURITY, LabelPolicy
+from everlearn.data.quarantine import Quarantine
 from everlearn.data.slices import Consumed
 from everlearn.data.tables import CORRECTS, REFUSED, MemoryBlobs, write_table
 from everlearn.storage.database import Database
@@ -162,6 +165,21 @@ def test_what_was_known_is_the_same_whenever_it_is_asked(log: FeedbackLog) -> No
     assert log.head() == 6
     assert write_table(LogSource(log, SCHEMA, MemoryBlobs()).as_known(1000)) == then
     assert source.as_known(now()).column("y").to_pylist() == [0, 1, 1]
+
+
+def test_replicas_put_a_source_into_quarantine_at_the_same_time(log: FeedbackLog) -> None:
+    quarantine, together = Quarantine(log.database, log.model), threading.Barrier(2)
+
+    def put(name: str) -> None:
+        together.wait(10.0)
+        quarantine.put(name, Decision("quarantine", "it lies"), 2000, online=True)
+
+    names = [f"source {number}" for number in range(10)]
+    with ThreadPoolExecutor(2) as replicas:
+        list(replicas.map(put, [name for name in names for _ in range(2)]))
+    with log.database.read() as connection:
+        assert sorted(one.source for one in quarantine.spans(connection)) == names
+    assert quarantine.active() == set(names)
 
 
 def test_redelivery_in_any_order_changes_nothing(log: FeedbackLog) -> None:

@@ -94,7 +94,8 @@ class Quarantine:
                 released by now.
         """
         with self._database.write() as connection:
-            start = after if online else locked_head(connection, self._model)
+            head = locked_head(connection, self._model)  # replicas find it at the same time
+            start = after if online else head
             mine = [one for one in self.spans(connection) if one.source == source]
             if online and any(one.after == start for one in mine):
                 return
@@ -149,6 +150,7 @@ class Quarantine:
         if connection is None:
             with self._database.write() as writing:
                 return self.release(source, writing)
+        head = locked_head(connection, self._model)  # before any row, as `put` does
         one, table = self.held(source), quarantined_sources.c
         update = sa.update(quarantined_sources).where(
             self._named(source), table.released_at.is_(None), table.at == one.at
@@ -159,7 +161,7 @@ class Quarantine:
         held = sa.update(quarantine_spans).where(
             spans.model_id == self._model, spans.source == source, spans.until.is_(None)
         )
-        connection.execute(held.values(until=locked_head(connection, self._model)))
+        connection.execute(held.values(until=head))
         return one
 
     def _named(self, source: str) -> sa.ColumnElement[bool]:
