@@ -13,6 +13,7 @@ import everlearn as el
 from everlearn.data.feedback import Label, LoggedPrediction, PredictionIds, id_text
 from everlearn.data.quality import OUT_OF_RANGE, QUARANTINED
 from everlearn.data.watch import WINDOW
+from everlearn.jobs.feed import Feed
 from everlearn.registry.versions import Increment
 from tests.serving.local import LocalClient as TestClient
 from tests.serving.test_online import Loop, until
@@ -81,6 +82,19 @@ def test_a_liar_is_set_aside_from_the_end_of_a_window_on_until_it_is_released(it
     assert reasons(it, 3) == {OUT_OF_RANGE: 1, QUARANTINED: 100}
     learned = [one for number in (2, 3) for one in increments(it, number)]
     assert sum(one.rows + one.held_out for one in learned) == last - 1
+
+
+def test_a_candidate_sets_nobody_aside_where_the_live_model_has_learned(it: Loop) -> None:
+    last, columns = log(it, WINDOW + 40), it.fresh().fold.columns
+    registry, database = it.workspace.registry, it.workspace.database
+    version, quarantine = registry.version("m", 1), it.workspace.updates.quarantine("m")
+    spans = []
+    for live in (False, True):
+        list(Feed(registry, "m", version, it.handle.log, live=live).read(0, last, columns))
+        with database.read() as connection:
+            spans.append([(one.after, one.until) for one in quarantine.spans(connection)])
+    assert spans[0] == [(last, None)]
+    assert sorted(spans[1]) == [(WINDOW, None), (last, None)]
 
 
 def increments(it: Loop, number: int) -> tuple[Increment, ...]:

@@ -80,10 +80,20 @@ class Feed:
         name: of the model.
         version: that goes on.
         log: of the model.
+        live: whether it is the champion. A candidate that catches up does not set aside what the
+            live model has learned: whom it finds is in quarantine from the log's end on.
     """
 
-    def __init__(self, registry: Registry, name: str, version: Version, log: FeedbackLog) -> None:
-        self._registry, self._name, self._log = registry, name, log
+    def __init__(
+        self,
+        registry: Registry,
+        name: str,
+        version: Version,
+        log: FeedbackLog,
+        *,
+        live: bool = True,
+    ) -> None:
+        self._registry, self._name, self._log, self._live = registry, name, log, live
         self._made = registry.definition(name, version.definition)
         self._quarantine = Quarantine(log.database, log.model)
         self._terms: list[Terms] = []
@@ -210,7 +220,7 @@ class Feed:
             return
         found = watch.suspects(terms.guards)
         for source, decision in found.items():
-            self._quarantine.put(source, decision, stop, online=True)
+            self._quarantine.put(source, decision, stop, online=self._live)
         if found:
             with self._log.database.read() as connection:
                 self._spans = self._quarantine.spans(connection)

@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 from everlearn.base import ConflictError, Decision, StorageError, crash_point
 from everlearn.data.log import FeedbackLog
 from everlearn.jobs import catchup
+from everlearn.jobs.feed import Feed
 from everlearn.jobs.online import Tail
 from everlearn.jobs.planner import Planner
 from everlearn.registry import aliases
@@ -92,7 +93,8 @@ class Rival:
         if self._at is None or self._at[0].number != number:
             candidate = self._registry.version(self.name, number)
             position = self._planner.taken(self.name, number)
-            tail = Tail.load(self._registry, self.name, candidate, self._log, position)
+            feed = Feed(self._registry, self.name, candidate, self._log, live=False)
+            tail = Tail.load(self._registry, self.name, candidate, self._log, position, feed)
             tail.careful = True  # what it fails on is set aside, as the live model does
             self._at = candidate, tail
         candidate, tail = self._at
