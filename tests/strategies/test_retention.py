@@ -182,6 +182,16 @@ def test_samples_are_uniform_also_when_they_are_merged() -> None:
     assert abs(counts[40:].sum() - 20_000 / 3) < 400
 
 
+def test_a_sample_may_become_smaller() -> None:
+    large, small = RowSample(40), RowSample(10)
+    large.offer(torch.arange(200)[:, None])
+    small.load(large.save(), torch.device("cpu"))
+    small.offer(torch.arange(200, 205)[:, None])
+    kept = set(small.x[:, 0].tolist())
+    assert len(kept) == 10
+    assert kept <= {*large.x[:, 0].tolist(), *range(200, 205)}
+
+
 def test_no_step_of_agem_raises_the_loss_of_remembered_rows() -> None:
     definition = TorchLearner(lambda: nn.Linear(4, 2), batch=50, encoder=PLAIN, precision="float64")
     learner: Any = AGEM(100, draw=100).wrap(

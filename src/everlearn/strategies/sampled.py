@@ -38,6 +38,8 @@ class RowSample:
         import torch
 
         rows = len(columns[0])
+        if len(self) > self._n:  # loaded from a larger one
+            self._held = self.draw(self._n)
         free = min(self._n - len(self), rows)
         if free:
             head = [column[:free].detach().clone() for column in columns]
