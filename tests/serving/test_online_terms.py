@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.linear_model import SGDClassifier
+from sklearn.linear_model import SGDClassifier, SGDRegressor
 
 import everlearn as el
 from everlearn.base import SpecError
@@ -32,6 +32,16 @@ class Touchy(SGDClassifier):
         super().partial_fit(X, y, classes, sample_weight)
         if (X < -50.0).any():
             self.coef_[:] = np.nan
+        return self
+
+
+class Wild(SGDRegressor):
+    """After a large negative number its weights are finite still, and its answers are not."""
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Wild:
+        super().partial_fit(X, y, sample_weight)
+        if (X < -50.0).any():
+            self.coef_[:] = 1e308
         return self
 
 
@@ -136,6 +146,23 @@ def test_a_label_that_the_learner_fails_on_is_set_aside_and_learning_goes_on(
     assert it.workspace.accounts.increment(account["id"])["exact"]
     assert "set aside" in it.workspace.registry.version("m", 2).decision.reason
     assert len(it.tails()) == 1
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_a_label_after_which_answers_are_not_finite_is_set_aside_and_no_other(
+    loop: Callable[..., Loop],
+) -> None:
+    it = loop(Wild(), margin=10.0)
+    with TestClient(it.workspace.app(["m"], learn=False)) as client:
+        last = it.say(client, it.ask(client, 0.2, -99.0, -2.2, 2.2), 1, 1, 0, 1)
+        it.say(client, it.ask(client, 3.0), 1)
+    tail = it.fresh()
+    with pytest.raises(UnlearnableError):
+        tail.fold_in(last)
+    tail = it.fresh()
+    tail.careful = True
+    tail.fold_in(last + 1)
+    assert list(tail.failed) == [2]
 
 
 def test_of_many_rows_that_are_learned_together_only_those_that_fail_are_set_aside(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -47,6 +47,8 @@ from everlearn.registry.config import from_config
 from everlearn.registry.registry import Registry
 from everlearn.registry.versions import Increment, Version
 from everlearn.strategies.strategy import Strategy
+
+Done = TypeVar("Done")
 
 KEPT = 32 << 20
 """Characters of features that a tail keeps until a version is cut; more are read again."""
@@ -340,6 +342,7 @@ class Tail:
             broken = parts_not_finite(self.fold.save())
             if broken:
                 raise UnlearnableError(f"after it {', '.join(broken)} would not be finite")
+            self._check_answers(batch)
             return [(0, step)]
         except UnlearnableError as error:
             self.fold, reason = self._again(before), str(error)
@@ -356,21 +359,27 @@ class Tail:
         Raises:
             UnlearnableError: it failed, or does not.
         """
-        try:
-            step = self.fold.step(batch)
-        except (OSError, MemoryError, StorageError):  # not the rows'
-            raise
-        except Exception as error:
-            text = f"{type(error).__name__}: {error}"
-            raise UnlearnableError(text[:200]) from error
+        step = _tried(lambda: self.fold.step(batch))
         if not _is_finite(step.prediction):
             raise UnlearnableError("its answers are not finite")
         return step
 
     def _check_answers(self, batch: Batch) -> None:
         """See whether the learner still answers, by the last of the rows that it learned."""
-        if len(batch) and not _is_finite(self.fold.predict(batch.take(slice(-1, None)))):
+        row = batch.take(slice(-1, None))
+        if len(row) and not _is_finite(_tried(lambda: self.fold.predict(row))):
             raise UnlearnableError("its answers are not finite any more")
+
+
+def _tried(does: Callable[[], Done]) -> Done:
+    """What a learner does. Raises `UnlearnableError` where it fails."""
+    try:
+        return does()
+    except (OSError, MemoryError, StorageError):  # not the rows'
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        raise UnlearnableError(text[:200]) from error
 
 
 def _is_finite(said: Prediction | None) -> bool:
