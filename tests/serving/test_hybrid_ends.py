@@ -239,6 +239,7 @@ def test_a_hybrid_job_that_is_retried_learns_online_what_came_since(
     with pytest.raises(ConflictError, match="catching up"):
         it.workspace.retry(job)
     it.handle.refuse()
+    assert it.workspace.audit.listed(1)[0]["detail"]["version"] == 2
     it.workspace.retry(job)
     it.workspace.run(job)  # version 3
     with TestClient(it.workspace.app(["m"], learn=False)) as client:

@@ -53,7 +53,7 @@ def refuse(models: Models, model: str, body: RefuseBody | None, where: str = "ov
     reason = asked.reason or f"refused {where}"
     with models.versions.database.write() as connection:
         decision = catchup.refuse(connection, model, asked.version, reason=reason)
-        note(connection, "refuse", model, {"version": asked.version, "reason": reason})
+        note(connection, "refuse", model, {**decision.evidence, "reason": reason})
     return decision.to_json()
 
 

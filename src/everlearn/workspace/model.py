@@ -345,7 +345,7 @@ class ModelHandle:
         """
         with self.workspace.database.write() as connection:
             decision = catchup.refuse(connection, self.name, number, reason=reason)
-            note(connection, "refuse", self.name, {"version": number, "reason": reason})
+            note(connection, "refuse", self.name, {**decision.evidence, "reason": reason})
         return decision.to_json()
 
     def promote(self, number: int, *, reason: str | None = None) -> Json:
