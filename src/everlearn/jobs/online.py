@@ -51,7 +51,10 @@ from everlearn.strategies.strategy import Strategy
 Done = TypeVar("Done")
 
 KEPT = 32 << 20
-"""Characters of features that a tail keeps until a version is cut; more are read again."""
+"""Bytes of labels, about, that a tail keeps until a version is cut; more are read again."""
+
+OF_PAGE, OF_LABEL = 1000, 400
+"""Bytes, about, of a page and of each of its labels beside the features."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +283,7 @@ class Tail:
         """Keep labels for the version that is cut next, unless they are too many."""
         if self._kept is not None:
             self._kept.append(page)
-            self._size += sum(map(len, page.features))
+            self._size += OF_PAGE + sum(OF_LABEL + len(text) for text in page.features)
             if self._size > KEPT:
                 self._kept = None
 
