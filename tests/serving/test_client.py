@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,28 @@ def test_a_server_that_is_not_there_or_says_nothing() -> None:
             el.Client(url, timeout=0.2, retries=1).feedback("m", [])
     with pytest.raises(StorageError, match="does not answer"):
         el.Client(url, retries=1).model("m")
+
+
+def test_a_proxy_that_says_when_by_a_date_is_asked_again() -> None:
+    class Away(BaseHTTPRequestHandler):
+        asked = 0
+
+        def do_GET(self) -> None:
+            Away.asked += 1
+            self.send_response(200 if Away.asked > 1 else 503)
+            self.send_header("Retry-After", "Fri, 31 Dec 1999 23:59:59 GMT")
+            self.end_headers()
+            self.wfile.write(b'{"name": "m"}')
+
+        def log_message(self, *said: object) -> None:
+            """Nothing is written."""
+
+    with HTTPServer(("127.0.0.1", 0), Away) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            found = el.Client(f"http://127.0.0.1:{server.server_port}").model("m")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert found == {"name": "m"}

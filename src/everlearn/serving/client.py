@@ -141,7 +141,8 @@ class Client:
                 failure = _failure(error)
                 if error.code not in AGAIN or not again or turn == self._retries:
                     raise failure from None
-                wait = max(wait, float(error.headers.get("Retry-After") or 0))
+                said = error.headers.get("Retry-After") or ""  # a proxy may say a date
+                wait = max(wait, float(said) if said.isdigit() else 0.0)
             except (OSError, HTTPException) as error:
                 if not again or turn == self._retries:
                     raise StorageError(f"{self._url} does not answer: {error}") from error
