@@ -40,9 +40,12 @@ def served(workspace: el.Workspace, limits: Limits | None = None) -> Iterator[st
     while not server.started:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    thread.join()
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    finally:
+        server.should_exit = True
+        thread.join(60.0)
+    assert not thread.is_alive(), "the server does not end"
 
 
 def test_the_loop_through_the_client(workspace: el.Workspace) -> None:

@@ -306,11 +306,12 @@ def test_promoted_is_said_only_once_a_server_answers_with_it(loop: Any) -> None:
     models, rollouts = it.app.state.models, it.workspace.rollouts
     models.refresh()
     client = TestClient(it.app)  # without its threads: nothing follows by itself
-    while True:
+    for _ in range(40):
         it.traffic(client, 300)
         models.refresh()
-        if rollouts.look("m").action == "promote":
+        if (decision := rollouts.look("m")).action == "promote":
             break
+    assert decision.action == "promote", decision
     assert it.workspace.registry.champion("m").number == 2
     assert client.get(URL).json()["serving"]["version"] == 1
     (one,) = rollouts.listed("m")
