@@ -166,6 +166,17 @@ def test_a_strategy_may_begin_to_hold_on_and_stop() -> None:
     assert not any(name.startswith("learner/held/") for name in after.state)
 
 
+def test_answers_are_held_from_the_increment_on_in_which_lwf_is_taken_up() -> None:
+    old, new = two_tasks()
+    definition = TorchLearner(lambda: nn.Linear(4, 2), optimizer=fast, batch=50, encoder=PLAIN)
+    naive = el.learn(definition, *old, el.Strategy(chunk=500))
+    moved = []
+    for retention in (None, LwF(100.0)):
+        after = el.learn(naive, *new, el.Strategy(chunk=500, retention=retention))
+        moved.append(np.abs(after.predict_proba(old[0]) - naive.predict_proba(old[0])).mean())
+    assert moved[1] < 0.3 * moved[0]
+
+
 def test_samples_are_uniform_also_when_they_are_merged() -> None:
     torch.manual_seed(0)
     counts = np.zeros(60)

@@ -41,6 +41,9 @@ class Holder:
     def seen(self, x: Tensor, y: Tensor) -> None:
         """The rows of a step, (n, width) and (n,), were learned."""
 
+    def taken_up(self, training: Training) -> None:
+        """The module has learned without it, and is held from here on."""
+
     def settle(self, training: Training) -> None:
         """The increment is over."""
 

@@ -176,8 +176,8 @@ class Network:
         self._module.load_state_dict(tensors)
         self._random = tensors_of(state["random"])
         known = state["known"].meta
-        self._training.load(state, known)
         self._classes = self._training.classes = int(known["classes"])
+        self._training.load(state, known)
 
     def hold(self, holder: Holder) -> Self:
         """Let what a retention brings take part in learning. Returns this learner."""

@@ -116,7 +116,7 @@ class Training:
         return parts, known
 
     def load(self, state: State, known: dict[str, Json]) -> None:
-        """The inverse of `save`. A holder of which the state has nothing begins anew.
+        """The inverse of `save`. A holder of which the state has nothing begins here.
 
         Raises:
             InputError: the state is of another optimizer or holder.
@@ -132,6 +132,8 @@ class Training:
             own = {k[len(start) :]: part for k, part in state.items() if k.startswith(start)}
             if own:
                 holder.load(own, self._device)
+            else:
+                holder.taken_up(self)
 
     def _stepping(self) -> dict[str, Any]:
         """What counts steps beside the optimizer."""

@@ -99,6 +99,10 @@ class Teacher(Holder):
         apart = functional.kl_div(now, then, reduction="batchmean", log_target=True)
         return strength * t * t * apart
 
+    def taken_up(self, training: Training) -> None:
+        """The answers are to stay as they are from the first increment on."""
+        self.settle(training)
+
     def settle(self, training: Training) -> None:
         """From now on, the answers are to stay as they are."""
         self._classes = training.classes
