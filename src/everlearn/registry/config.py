@@ -392,8 +392,7 @@ def _has_weights(value: Any) -> bool:
 
 
 def _is_definable(kind: type) -> bool:
-    """Whether a class is of the sort that stands in definitions: subprocess.Popen is not, nor what
-    opens files or connections here."""
+    """Whether a class may stand in definitions: not subprocess.Popen, nor what opens files here."""
     if dataclasses.is_dataclass(kind) or hasattr(kind, "get_params"):
         return True
     if kind.__module__.startswith("everlearn.learners.") or is_spec_module(kind.__module__):
