@@ -165,6 +165,33 @@ def test_a_label_after_which_answers_are_not_finite_is_set_aside_and_no_other(
     assert list(tail.failed) == [2]
 
 
+def one_layer() -> Any:
+    from torch import nn
+
+    return nn.LazyLinear(2, bias=False)
+
+
+def steep_at_zero(output: Any, y: Any) -> Any:
+    """Finite, and its gradient is not where a row is 0."""
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(output, y, reduction="none") + output.square().sum(1).sqrt()
+
+
+def test_a_label_after_which_a_module_cannot_be_saved_is_set_aside(
+    loop: Callable[..., Loop],
+) -> None:
+    pytest.importorskip("torch", reason="PyTorch is needed")
+    plain = el.learners.Encoder(numbers="as_is", missing="mean")
+    it = loop(el.learners.TorchLearner(one_layer, steep_at_zero, encoder=plain), margin=10.0)
+    with TestClient(it.workspace.app(["m"], learn=False)) as client:
+        last = it.say(client, it.ask(client, 0.2, 0.0, 0.3), 1, 1, 0)
+    tail = it.fresh()
+    tail.careful = True
+    tail.fold_in(last)
+    assert list(tail.failed) == [2]
+
+
 def test_of_many_rows_that_are_learned_together_only_those_that_fail_are_set_aside(
     loop: Callable[..., Loop], monkeypatch: pytest.MonkeyPatch
 ) -> None:

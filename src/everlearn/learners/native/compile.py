@@ -146,6 +146,8 @@ class _Cache(caching.FunctionCache):
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
+            with suppress(OSError):  # a process forked meanwhile has the descriptor too
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
 
