@@ -28,8 +28,8 @@ from everlearn.base import (  # noqa: E402
     SpecError,
 )
 from everlearn.learners.encoder import Encoder  # noqa: E402
-from everlearn.learners.network import Network  # noqa: E402
-from everlearn.learners.torch import TorchLearner  # noqa: E402
+from everlearn.learners.neural.definition import TorchLearner  # noqa: E402
+from everlearn.learners.neural.network import Network  # noqa: E402
 from everlearn.registry.config import from_config, to_config  # noqa: E402
 from everlearn.registry.spec import load_spec  # noqa: E402
 from everlearn.strategies import AGEM, EWC, DarkReplay  # noqa: E402

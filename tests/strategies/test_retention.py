@@ -15,7 +15,7 @@ from torch import nn  # noqa: E402
 import everlearn as el  # noqa: E402
 from everlearn.base import Columns, Learner, SpecError  # noqa: E402
 from everlearn.learners.encoder import Encoder  # noqa: E402
-from everlearn.learners.torch import TorchLearner  # noqa: E402
+from everlearn.learners.neural.definition import TorchLearner  # noqa: E402
 from everlearn.strategies import AGEM, EWC, MAS, SI, DarkReplay, LwF  # noqa: E402
 from everlearn.strategies.sampled import RowSample  # noqa: E402
 from everlearn.testing.learner import COLUMNS, LearnerSuite, make_rows  # noqa: E402

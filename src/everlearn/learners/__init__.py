@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from everlearn.learners.native.passive_aggressive import (
         PassiveAggressiveRegressor as PassiveAggressiveRegressor,
     )
-    from everlearn.learners.torch import TorchLearner as TorchLearner
+    from everlearn.learners.neural.definition import TorchLearner as TorchLearner
 
 _HOME = {
     "AdaptiveRandomForestClassifier": "native.adaptive_random_forest",
@@ -90,7 +90,7 @@ _HOME = {
     "PassiveAggressiveClassifier": "native.passive_aggressive",
     "PassiveAggressiveRegressor": "native.passive_aggressive",
     "RunningMean": "native.baselines",
-    "TorchLearner": "torch",
+    "TorchLearner": "neural.definition",
     "as_learner": "adapt",
     "learner_kind": "adapt",
     "load_file": "files",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from everlearn.base import InputError, Learner, State
-from everlearn.learners.holder import Holder
+from everlearn.learners.neural.holder import Holder
 from everlearn.strategies.neural import network_of
 from everlearn.strategies.sampled import RowSample
 from everlearn.strategies.strategy import share, whole
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from everlearn.learners.training import Training
+    from everlearn.learners.neural.training import Training
 
 
 @dataclass(frozen=True, slots=True)

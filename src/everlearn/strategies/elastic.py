@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from everlearn.base import InputError, State
-from everlearn.learners.holder import Holder
+from everlearn.learners.neural.holder import Holder
 from everlearn.strategies.neural import part_of_tensors, tensors_of_part
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from everlearn.learners.training import Training
+    from everlearn.learners.neural.training import Training
 
 
 class Elastic(Holder):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from everlearn.learners.training import Training
+    from everlearn.learners.neural.training import Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def _fisher(training: Training, x: Tensor, classes: bool) -> dict[str, Tensor]:
     import torch
     from torch.nn.functional import cross_entropy
 
-    from everlearn.learners.row_gradients import mean_of_rows
+    from everlearn.learners.neural.row_gradients import mean_of_rows
 
     if not classes:
         return mean_of_rows(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from everlearn.base import InputError, Learner, Part, SpecError, State
-from everlearn.learners.holder import Holder
+from everlearn.learners.neural.holder import Holder
 from everlearn.strategies.neural import network_of, part_of_tensors, tensors_of_part
 from everlearn.strategies.strategy import share
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from everlearn.learners.training import Training
+    from everlearn.learners.neural.training import Training
 
 
 @dataclass(frozen=True, slots=True)

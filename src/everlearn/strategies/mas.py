@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from everlearn.learners.training import Training
+    from everlearn.learners.neural.training import Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class Sensitivity(Elastic):
         """Add how much the answers to this increment depend on each weight."""
         if not len(self._sample):
             return
-        from everlearn.learners.row_gradients import mean_of_rows
+        from everlearn.learners.neural.row_gradients import mean_of_rows
 
         x = self._sample.x
         found = mean_of_rows(

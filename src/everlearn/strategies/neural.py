@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from everlearn.learners.network import Network
+    from everlearn.learners.neural.network import Network
 
 
 def network_of(learner: Learner, name: str) -> Network:
@@ -30,13 +30,13 @@ def network_of(learner: Learner, name: str) -> Network:
 
 def part_of_tensors(tensors: Mapping[str, Tensor]) -> Part:
     """Tensors by their names, as a part of a state."""
-    from everlearn.learners.tensors import part_of
+    from everlearn.learners.neural.tensors import part_of
 
     return part_of(tensors)
 
 
 def tensors_of_part(part: Part, device: torch.device) -> dict[str, Tensor]:
     """The inverse of `part_of_tensors`, on a device."""
-    from everlearn.learners.tensors import tensors_of
+    from everlearn.learners.neural.tensors import tensors_of
 
     return {name: tensor.to(device) for name, tensor in tensors_of(part).items()}

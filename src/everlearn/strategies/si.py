@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from everlearn.learners.training import Training
+    from everlearn.learners.neural.training import Training
 
 
 @dataclass(frozen=True, slots=True)

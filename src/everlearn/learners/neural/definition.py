@@ -17,7 +17,7 @@ except ImportError as error:  # pragma: no cover
     ) from error
 
 if TYPE_CHECKING:
-    from everlearn.learners.network import Network
+    from everlearn.learners.neural.network import Network
 
 CLASSIFIES = ("cross_entropy", "bce")
 REGRESSES = ("mse", "l1", "huber", "poisson")
@@ -125,6 +125,6 @@ class TorchLearner:
 
     def make_learner(self, columns: Columns, *, classes: int = 0, seed: int = 0) -> Network:
         """A learner that has learned nothing; its module is a copy."""
-        from everlearn.learners.network import Network
+        from everlearn.learners.neural.network import Network
 
         return Network(self, columns, classes=classes, seed=seed)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from everlearn.learners.training import Training
+    from everlearn.learners.neural.training import Training
 
 
 class Holder:

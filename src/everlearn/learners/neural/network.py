@@ -25,13 +25,13 @@ from everlearn.base import (
 )
 from everlearn.learners.answers import prior
 from everlearn.learners.encoder import Encoder, Encoding
-from everlearn.learners.holder import Holder
-from everlearn.learners.losses import LOSSES, own
-from everlearn.learners.tensors import check_same_shapes, part_of, tensors_of
-from everlearn.learners.training import DIVERGED, Training
+from everlearn.learners.neural.holder import Holder
+from everlearn.learners.neural.losses import LOSSES, own
+from everlearn.learners.neural.tensors import check_same_shapes, part_of, tensors_of
+from everlearn.learners.neural.training import DIVERGED, Training
 
 if TYPE_CHECKING:
-    from everlearn.learners.torch import TorchLearner
+    from everlearn.learners.neural.definition import TorchLearner
 
 PARTS = ("encoder", "known", "module/frozen", "module/moving", "optimizer", "random")
 

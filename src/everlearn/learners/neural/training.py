@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from everlearn.base import InputError, Json, Part, SpecError, State
-from everlearn.learners.holder import Holder
-from everlearn.learners.losses import Loss
-from everlearn.learners.tensors import as_json, from_json, load_optimizer, optimizer_part
+from everlearn.learners.neural.holder import Holder
+from everlearn.learners.neural.losses import Loss
+from everlearn.learners.neural.tensors import as_json, from_json, load_optimizer, optimizer_part
 
 if TYPE_CHECKING:
-    from everlearn.learners.torch import TorchLearner
+    from everlearn.learners.neural.definition import TorchLearner
 
 DIVERGED = "lower the optimizer's step, or give TorchLearner(clip=1.0)"
 

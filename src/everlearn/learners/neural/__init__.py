@@ -1,0 +1,1 @@
+"""PyTorch modules as learners. PyTorch is imported by those files alone that need it."""
