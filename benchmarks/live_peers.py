@@ -18,6 +18,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
@@ -43,27 +44,38 @@ class Events(BaseModel):
 
 
 def bare(workspace: str, model: str) -> FastAPI:
-    """Predicts with the champion."""
+    """Predicts with the champion, from an array that is made of the rows."""
     import everlearn
-    from everlearn.data.compiler import compile_rows
+    from everlearn.base import Batch
     from everlearn.jobs.load import load_fold
 
     opened = everlearn.open(workspace)
     champion = opened.registry.champion(model)
     assert champion is not None
     fold = load_fold(opened.registry, model, champion)
-    names = [str(value) for value in fold.classes.tolist()]
+    columns, classes = fold.columns.numbers, fold.classes.tolist()
+    names = [str(value) for value in classes]
     app = FastAPI()
 
     @app.post("/predict")
     async def predict(body: Instances) -> dict[str, Any]:
-        found = fold.predict(compile_rows(body.instances, fold.columns))
-        assert found.proba is not None
-        values, chances = fold.decode(found.value).tolist(), found.proba.tolist()
+        rows = np.array([[row[name] for name in columns] for row in body.instances])
+        none = np.empty((len(rows), 0))
+        batch = Batch(
+            numbers=rows,
+            categories=none.astype(np.uint64),
+            times=none.astype(np.int64),
+            ids=np.zeros(len(rows), np.uint64),
+        )
+        found = fold.predict(batch).proba
+        assert found is not None
         return {
             "predictions": [
-                {"output": value, "probabilities": dict(zip(names, row, strict=True))}
-                for value, row in zip(values, chances, strict=True)
+                {
+                    "output": classes[max(range(len(chances)), key=chances.__getitem__)],
+                    "probabilities": dict(zip(names, chances, strict=True)),
+                }
+                for chances in found.tolist()
             ]
         }
 
