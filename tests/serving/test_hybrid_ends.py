@@ -46,10 +46,10 @@ def test_a_candidate_of_a_live_model_that_the_guard_refuses_is_refused_too(
         job = plan(it)
         last = it.teach(client, 300)
         assert until(lambda: it.position(client) == last)
+        it.workspace.run(job)  # and the candidate begins to catch up
         with monkeypatch.context() as patch:
             worse = Decision("refuse", "live, the loss is larger")
             patch.setattr(Guard, "decide", lambda guard: worse)
-            it.workspace.run(job)
             assert until(lambda: decision(it, job)["action"] == "refuse")
         assert "version 3" in str(decision(it, job)["reason"])
         last = it.teach(client, 5)
