@@ -18,6 +18,7 @@ import shutil
 import signal
 import tempfile
 import time
+import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -175,7 +176,9 @@ class Trial:
                 self._check(sent_again=life == lives)
             except AssertionError as error:
                 how, seconds = "violation", 0.0
-                self._counts.violations.append(f"{self.folder.name}, life {life}: {error}")
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                what = str(error) or f"{where.name}: {where.line}"
+                self._counts.violations.append(f"{self.folder.name}, life {life}: {what}")
                 print(self._counts.violations[-1], flush=True)
             total = self._counts.kills.total()
             print(f"{total:4} {self.folder.name} {how} after {seconds:.2f} s", flush=True)

@@ -108,6 +108,17 @@ def loop(tmp_path: Path) -> Iterator[Callable[..., Loop]]:
         one.workspace.close()
 
 
+def test_the_first_answer_of_a_server_has_what_was_learned_online(
+    loop: Callable[..., Loop],
+) -> None:
+    it = loop(margin=10.0)
+    with TestClient(it.workspace.app(["m"], learn=False)) as client:
+        last = it.teach(client, 20)
+        assert until(lambda: it.position(client) == last)
+    with TestClient(it.workspace.app(["m"], learn=False)) as client:
+        assert it.position(client) == last
+
+
 def test_every_label_is_learned_by_what_answers_next(loop: Callable[..., Loop]) -> None:
     it = loop()
     with TestClient(it.workspace.app(["m"], learn=False)) as client:

@@ -46,6 +46,9 @@ LOOK_SECONDS = 1.0
 """Between looks whether a model that does not learn online is to."""
 
 
+BEGIN_SECONDS = 60.0
+"""A server answers after so long at the latest, with the versions alone."""
+
 REST_SECONDS = 1.0
 """For which a model is left alone after an error, while others go on learning."""
 
@@ -335,14 +338,17 @@ class OnlineLearning:
 
     def __init__(self, learners: list[OnlineLearner], pause: float = 0.02) -> None:
         self._learners, self._pause = learners, pause
-        self._stop, self._woken = threading.Event(), threading.Event()
+        self._stop, self._woken, self._begun = (threading.Event() for _ in range(3))
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin; an application may be started again after it was stopped."""
+        """Begin, and return when each model answers with what it learned online, or could not;
+        an application may be started again after it was stopped."""
         self._stop.clear()
+        self._begun.clear()
         self._thread = threading.Thread(target=self._run, name="everlearn-online", daemon=True)
         self._thread.start()
+        self._begun.wait(BEGIN_SECONDS)
 
     def wake(self) -> None:
         """There are labels."""
@@ -370,6 +376,7 @@ class OnlineLearning:
                     said = "%s: online learning goes on after: %s", learner.name, error
                     _log.warning(*said, exc_info=not isinstance(error, EverlearnError))
                     rests_until[learner] = time.monotonic() + REST_SECONDS
+            self._begun.set()
         for learner in self._learners:
             try:
                 learner.close()
