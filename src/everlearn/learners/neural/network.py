@@ -106,7 +106,7 @@ class Network:
 
         Raises:
             InputError: other columns, class codes that there is no room for, a target that is not
-                finite, or a loss that is not, saying at which rows: that step, and those after it,
+                finite, or a loss that is not, saying in which step: that one, and those after it,
                 are not learned.
         """
         answer = None
