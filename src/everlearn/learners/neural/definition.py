@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from everlearn.base import Columns, LearnerKind, MissingDependencyError, SpecError
-from everlearn.learners.encoder import Encoder
 
 try:
     import torch
@@ -50,7 +49,9 @@ class TorchLearner:
         scheduler: makes a scheduler from the optimizer; it takes a step after each of the
             optimizer's.
         batch: rows of a step; None for a step a chunk.
-        encoder: how columns become the matrix.
+        encoder: how columns become the matrix: an `Encoder`, or an object of which
+            ``encoding(columns)`` makes an encoder in use (for text: tokens, which are whole numbers
+            and reach the module as int64).
         device: as of PyTorch ("cpu", "cuda", "cuda:1"); "auto" for a GPU where there is one.
         precision: "float32"; "float64"; "bfloat16" or "float16" for mixed precision (autocast; the
             latter with scaled gradients).
@@ -76,7 +77,7 @@ class TorchLearner:
     classes: int | Sequence[Any] | None = None
     scheduler: Callable[[Any], Any] | None = None
     batch: int | None = None
-    encoder: Encoder | None = None
+    encoder: Any = None
     device: str = "cpu"
     precision: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     clip: float | None = None

@@ -6,7 +6,7 @@ import copy
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ class Network:
     ) -> None:
         self.definition = definition
         self.kind = definition.kind_for(columns, classes)
-        self._encoding = Encoding(definition.encoder or Encoder(), columns, sparse=False)
+        self._encoding = _encoding_of(definition.encoder, columns)
         self._type = torch.float64 if definition.precision == "float64" else torch.float32
         self._device = _device(definition.device)
         loss = definition.loss or ("cross_entropy" if self.kind == "classifier" else "mse")
@@ -211,12 +211,11 @@ class Network:
         """How many classes the module tells apart, by its answer to a row of zeros, which also
         tells lazy layers their width."""
         self._module.eval()
-        width = self._encoding.width
-        row = torch.zeros((1, width), dtype=self._type, device=self._device)
         try:
             with torch.no_grad():
-                shape = tuple(self._module(row).shape)
+                shape = tuple(self._module(self._blank()).shape)
         except Exception as error:
+            width = self._encoding.width
             raise SpecError(
                 f"the module cannot take (1, {width}) numbers, which is what the encoder makes of a"
                 f" row: {type(error).__name__}: {error}"
@@ -232,13 +231,17 @@ class Network:
             raise SpecError(f"classes= says {said}, but the module has {shape[1]} outputs")
         return said or int(shape[1])
 
+    def _blank(self) -> Tensor:
+        """A row of zeros."""
+        kind = np.dtype(getattr(self._encoding, "dtype", np.float64))
+        return self._tensor(np.zeros((1, self._encoding.width), kind))
+
     def _draws_to_answer(self) -> bool:
         """Whether the module draws random numbers where it predicts, as few do: the others answer
         while another learner learns."""
         before = self._generators()
-        row = torch.zeros((1, self._encoding.width), dtype=self._type, device=self._device)
         with torch.no_grad():
-            self._module(row)
+            self._module(self._blank())
         after = self._generators()
         return not all(torch.equal(before[name], after[name]) for name in before)
 
@@ -320,7 +323,15 @@ class Network:
             torch.cuda.set_rng_state(states["cuda"], self._device)
 
     def _tensor(self, array: Array) -> Tensor:
-        return torch.from_numpy(np.array(array)).to(self._device, self._type)
+        """On the device; numbers in the module's type, whole numbers (tokens) as they are."""
+        kind = self._type if array.dtype.kind == "f" else torch.int64
+        return torch.from_numpy(np.array(array)).to(self._device, kind)
+
+
+def _encoding_of(encoder: Any, columns: Columns) -> Any:
+    """An encoder in use: an `Encoding`, or what else an encoder makes that does as it does."""
+    made = getattr(encoder, "encoding", None)
+    return made(columns) if made else Encoding(encoder or Encoder(), columns, sparse=False)
 
 
 def weighing(batch: Batch) -> tuple[Batch, Floats | None]:
