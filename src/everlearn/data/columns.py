@@ -20,10 +20,11 @@ def resolve(
 ) -> Columns:
     """Decide from samples how each column is read.
 
-    Numbers and truth values become numbers; texts, and what `schema.categorical` names, categories;
+    Numbers and truth values become numbers; texts, and what `schema.categorical` names, categories,
+    but those that `schema.text` names stay texts;
     dates, moments and texts that are ISO 8601 times. The event time is a feature too (of its cyclic
-    parts); id, label time, key, weight and target are none unless `numeric` or `categorical` names
-    them.
+    parts); id, label time, key, weight and target are none unless `numeric`, `categorical` or
+    `text` names them.
 
     Args:
         schema: what the user says.
@@ -38,8 +39,8 @@ def resolve(
     _check_names(schema, table)
     special = {schema.target, schema.id, schema.label_time, schema.key, schema.weight}
     special |= set(schema.ignore)
-    listed = {*schema.numeric, *schema.categorical}
-    kinds: dict[str, list[str]] = {"number": [], "category": [], "time": []}
+    listed = {*schema.numeric, *schema.categorical, *schema.text}
+    kinds: dict[str, list[str]] = {"number": [], "category": [], "time": [], "text": []}
     for name in table.schema.names:
         if name == schema.target or (name in special and name not in listed):
             continue
@@ -60,6 +61,7 @@ def resolve(
         label_time=schema.label_time,
         key=schema.key,
         weight=schema.weight,
+        texts=tuple(kinds["text"]),
     )
 
 
@@ -73,8 +75,9 @@ def _join(samples: Any) -> pa.Table:
         raise InputError(f"there are no rows{where}, so that the types of columns are not known")
     names = list(dict.fromkeys(name for table in tables for name in table.schema.names))
     columns = []
+    there = [(table, set(table.schema.names)) for table in tables]
     for name in names:
-        parts = [table.column(name) for table in tables if name in table.schema.names]
+        parts = [table.column(name) for table, own in there if name in own]
         columns.append(_widest([part for part in parts if part.null_count < len(part)] or parts))
     length = min(len(column) for column in columns)
     return pa.Table.from_arrays([column.slice(0, length) for column in columns], names=names)
@@ -97,7 +100,7 @@ def _check_names(schema: Schema, table: pa.Table) -> None:
     one = {"target": schema.target, "id": schema.id, "time": schema.time}
     one |= {"label_time": schema.label_time, "key": schema.key, "weight": schema.weight}
     asked = [(role, name) for role, name in one.items() if name is not None]
-    for role in ("numeric", "categorical", "ignore"):
+    for role in ("numeric", "categorical", "text", "ignore"):
         asked += [(role, name) for name in getattr(schema, role)]
     names = table.schema.names
     missing = [(role, name) for role, name in asked if name not in names]
@@ -119,6 +122,8 @@ def _kind(schema: Schema, name: str, column: pa.ChunkedArray) -> str:
         return "number"
     if name in schema.categorical:
         return "category"
+    if name in schema.text:
+        return "text"
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if any(
         test(kind)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from everlearn.base import Batch, Columns, InputError, Ints, Json, State
+from everlearn.base import Batch, Columns, Hashes, InputError, Ints, Json, State
 from everlearn.data.ahead import ReadAhead
 from everlearn.data.arrange import Window, arrange
 from everlearn.data.blocks import BlockReader, Segment
@@ -20,6 +20,9 @@ from everlearn.data.slices import Consumed, Slice, require
 from everlearn.data.tally import Account, Snapshot, Tally
 
 __all__ = ["Chunk", "Consumed", "Reader", "Slice", "Tally"]
+
+KEPT = 256 * 2**20
+"""Bytes up to which an increment's chunks stay in memory from the first pass to the last."""
 
 
 class Chunk:
@@ -68,6 +71,10 @@ class Chunk:
         parts, rows = (np.concatenate([none, *(pair[k] for pair in pairs)]) for k in (0, 1))
         return parts, rows
 
+    def again(self, number: int) -> Chunk:
+        """The same rows in a later pass."""
+        return Chunk(self.batch, None, number, self._position, [], self._account)
+
     def freeze(self) -> None:
         """Keep the account as it is now: a later chunk is about to be counted."""
         if self._snapshot is None:
@@ -80,6 +87,7 @@ class Reader:
     A chunk has exactly `chunk` rows to learn, whatever the format, the size of blocks or the number
     of files; only the last of each pass may have fewer, or none, with held-out rows alone. Later
     passes repeat the same chunks; rows are counted, and held-out rows given out, in the first only.
+    What is small enough stays in memory for them; else it is read and compiled again.
 
     Args:
         slices: of the sources, in order.
@@ -129,6 +137,8 @@ class Reader:
         self._blocks = BlockReader(slices, columns, blobs, holdout, self.seen.copy())
         self._after = after
         self._last: Chunk | None = None
+        keeps = passes > 1 and after is None and _bytes(slices, columns) <= KEPT
+        self._kept: list[Chunk | Hashes] | None = [] if keeps else None
         self._ahead = ReadAhead(self._segments(), threaded=read_ahead)
         self._chunks = self._cut()
 
@@ -188,7 +198,8 @@ class Reader:
         """(pass, segment), and (pass, None) at the end of each pass; runs in the thread."""
         after = self._after or {"pass": 1, "position": None}
         position = after["position"]
-        for number in range(after["pass"], self._passes + 1):
+        last = 1 if self._kept is not None else self._passes
+        for number in range(after["pass"], last + 1):
             if position == _END:
                 position = None
                 yield number, None
@@ -207,7 +218,7 @@ class Reader:
             counted = number == 1
             if segment is None:
                 if cutter.anything:
-                    yield cutter.finish(number, _END)
+                    yield self._keep(cutter.finish(number, _END))
                 cutter.settle()
                 if number < self._passes:
                     self.seen.restart()
@@ -215,19 +226,48 @@ class Reader:
             while segment.left:
                 cutter.take(segment, counted)
                 if cutter.rows == self._chunk_rows:
-                    yield cutter.finish(number, segment.position())
+                    yield self._keep(cutter.finish(number, segment.position()))
             cutter.drain(segment, counted)
             if isinstance(segment, Window) and self.columns.id is not None:
-                self.seen.add(segment.ids)
+                self._add(segment.ids)
+        if self._kept is not None:
+            yield from self._again(self._kept)
         self.seen.settle()
+
+    def _keep(self, chunk: Chunk) -> Chunk:
+        if self._kept is not None:
+            self._kept.append(chunk)
+        return chunk
+
+    def _again(self, kept: list[Chunk | Hashes]) -> Iterator[Chunk]:
+        """The passes after the first, out of memory."""
+        for number in range(2, self._passes + 1):
+            for item in kept:
+                if isinstance(item, Chunk):
+                    yield item.again(number)
+                else:
+                    self.seen.add(item)
+            if number < self._passes:
+                self.seen.restart()
 
     def _remember(self, learn: Batch, held: Batch | None) -> None:
         """Add a chunk's ids to those that were seen; a shuffled window adds its own at its end."""
         if self.columns.id is None or not isinstance(self._order, str):
             return
-        self.seen.add(learn.ids)
+        self._add(learn.ids)
         if held is not None:
-            self.seen.add(held.ids)
+            self._add(held.ids)
+
+    def _add(self, ids: Hashes) -> None:
+        self.seen.add(ids)
+        if self._kept is not None:
+            self._kept.append(ids)
+
+
+def _bytes(slices: Sequence[Slice], columns: Columns) -> int:
+    """About what the rows of all slices take in memory."""
+    width = 8 * (len(columns.numbers) + len(columns.categories) + len(columns.times) + 6)
+    return sum(part.rows * width + part.size for part in slices)
 
 
 _END = {"end": True}

@@ -153,7 +153,8 @@ def require(wanted: Sequence[str], names: Sequence[str], source: str) -> None:
     Raises:
         InputError: some are missing; the message names each, and the nearest that exists.
     """
-    missing = [name for name in wanted if name not in set(names)]
+    there = set(names)
+    missing = [name for name in wanted if name not in there]
     if missing:
         hints = "; ".join(f"no column {name!r} ({nearest(name, names)})" for name in missing)
         raise InputError(f"{source}: {hints}")

@@ -216,8 +216,9 @@ class SpoolReader:
         """The piece, with columns of nulls where only other pieces have the name."""
         table = pa.ipc.open_file(pa.py_buffer(data)).read_all().combine_chunks()
         batch = table.to_batches()[0]
+        there = set(batch.schema.names)
         for name in self._names:
-            if name not in batch.schema.names:
+            if name not in there:
                 batch = batch.append_column(name, pa.nulls(batch.num_rows))
         return batch
 
