@@ -7,6 +7,7 @@ Shapes are written (n, k): n rows, k columns. Times are int64 microseconds since
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -259,6 +260,8 @@ class Schema:
         weight: column of the rows' weights, numbers from 0; a row without one weighs 1.
         numeric: feature columns to read as numbers, whatever they look like.
         categorical: feature columns to read as categories, whatever they look like.
+        text: feature columns that are kept as texts, for a learner that reads them; any other text
+            becomes a category, of which the learner sees only a hash.
         classes: the classes of the target, where they are known beforehand.
         ignore: columns that are no features (known only with the label, say).
     """
@@ -273,16 +276,20 @@ class Schema:
     categorical: tuple[str, ...] = ()
     classes: tuple[str | float | bool, ...] = ()
     ignore: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("numeric", "categorical", "classes", "ignore"):
+        for name in ("numeric", "categorical", "text", "classes", "ignore"):
             value = getattr(self, name)
             if isinstance(value, str):
                 raise SpecError(f"Schema({name}=) takes a list of columns, not {value!r}")
             object.__setattr__(self, name, tuple(value or ()))
-        twice = set(self.numeric) & set(self.categorical)
-        if twice:
-            raise SpecError(f"columns {sorted(twice)} are both numeric and categorical")
+        kinds = {name: getattr(self, name) for name in ("numeric", "categorical", "text")}
+        for (one, these), (other, those) in itertools.combinations(kinds.items(), 2):
+            if twice := set(these) & set(those):
+                raise SpecError(f"columns {sorted(twice)} are both {one} and {other}")
+        if self.target is not None and self.target in self.text:
+            raise SpecError(f"the target {self.target!r} is no feature, so it is in no text=")
 
 
 TargetKind = Literal["number", "integer", "boolean", "text", "none"]
@@ -299,6 +306,7 @@ class Columns:
         target: the target column, if any.
         target_kind: how the target's values were written, for giving them back.
         id, time, label_time, key, weight: as in `Schema`.
+        texts: feature columns kept as texts.
     """
 
     numbers: tuple[str, ...] = ()
@@ -311,13 +319,17 @@ class Columns:
     label_time: str | None = None
     key: str | None = None
     weight: str | None = None
+    texts: tuple[str, ...] = ()
 
     def to_json(self) -> Json:
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        made = {item.name: getattr(self, item.name) for item in fields(self)}
+        if not self.texts:  # as before there were texts, so that digests stay what they were
+            del made["texts"]
+        return made
 
     @classmethod
     def from_json(cls, value: Json) -> Columns:
-        lists = {"numbers", "categories", "times"}
+        lists = {"numbers", "categories", "times", "texts"}
         known: dict[str, Any] = {k: tuple(v) if k in lists else v for k, v in value.items()}
         return cls(**known)
 
@@ -337,6 +349,8 @@ class Batch:
         time: (n,) int64 event times, or None where the schema names none.
         label_time: (n,) int64 times at which labels became known, or None.
         key: (n,) uint64 hashes of the entity, or None.
+        texts: (n, t) objects that are `str` ("" where missing), or None where there are no columns
+            of texts.
     """
 
     numbers: Floats
@@ -348,6 +362,7 @@ class Batch:
     time: Ints | None = None
     label_time: Ints | None = None
     key: Hashes | None = None
+    texts: Array | None = None
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -374,7 +389,7 @@ class Batch:
         times with `NO_TIME`, key with 0.
 
         Raises:
-            InputError: no batch, or some have a target and some have none.
+            InputError: no batch, or some have a target or texts and some have none.
         """
         if not batches:
             raise InputError("no batch to concatenate")
@@ -395,7 +410,8 @@ class Batch:
                 continue
             if len(present) < len(values):
                 if name not in fill:
-                    raise InputError("some batches have a target and some have none")
+                    what = "texts" if name == "texts" else "a target"
+                    raise InputError(f"some batches have {what} and some have none")
                 values = [
                     np.full(len(batch), fill[name], present[0].dtype) if value is None else value
                     for batch, value in zip(batches, values, strict=True)

@@ -207,9 +207,10 @@ class _Lines:
 
 def _read(history: History) -> str:
     line = history.timeline
-    features = len(history.columns.numbers) + len(history.columns.categories)
+    columns = history.columns
+    kinds = (columns.numbers, columns.categories, columns.times, columns.texts)
     return (
-        f"{len(history):,} rows of {features + len(history.columns.times)} features, "
+        f"{len(history):,} rows of {sum(map(len, kinds))} features, "
         f"{len(line.edges) - 1} periods of {line.every}, "
         f"{line.warmup} of them to warm up"
     )

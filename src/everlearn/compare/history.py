@@ -11,6 +11,7 @@ import numpy as np
 
 from everlearn.base import Array, Batch, Columns, Floats, Ints, Json
 from everlearn.compare.timeline import Span, Timeline
+from everlearn.data.texts import TEXTS, texts_from_arrays, texts_to_arrays
 
 _BATCH = ("numbers", "categories", "times", "weight", "ids", "time", "label_time", "key")
 _TIMELINE = ("time", "known", "arrival", "available", "edges")
@@ -69,6 +70,9 @@ class History:
             value = getattr(self.batch, name)
             if value is not None:
                 np.save(folder / f"{name}.npy", value)
+        if self.batch.texts is not None:
+            for name, value in texts_to_arrays(self.batch.texts).items():
+                np.save(folder / f"{name}.npy", value)
         np.save(folder / "target.npy", self.target)
         np.save(folder / "probes.npy", self.probes)
         for name in _TIMELINE:
@@ -85,9 +89,14 @@ class History:
         target = _mapped(folder / "target.npy")
         classes = tuple(facts.pop("classes"))
         codes = target if facts["kind"] == "classifier" else None
-        arrays = {name: _mapped(folder / f"{name}.npy") for name in _BATCH if _has(folder, name)}
+        names = [name for name in (*_BATCH, *TEXTS) if _has(folder, name)]
+        arrays: dict[str, Any] = {name: _mapped(folder / f"{name}.npy") for name in names}
+        texts = texts_from_arrays(arrays)
+        arrays = {name: array for name, array in arrays.items() if name not in TEXTS}
         return cls(
-            batch=Batch(**arrays, y=target if codes is None else values_of(codes, classes)),
+            batch=Batch(
+                **arrays, texts=texts, y=target if codes is None else values_of(codes, classes)
+            ),
             codes=codes,
             classes=classes,
             columns=Columns.from_json(facts.pop("columns")),

@@ -322,6 +322,7 @@ class _Replay:
             ids=batch.ids,
             time=batch.time,
             key=batch.key,
+            texts=batch.texts,
         )
         return self._in_common_order(self.fold.predict(blind))
 

@@ -15,7 +15,14 @@ import numpy as np
 import pyarrow as pa
 
 from everlearn.base import Array, Batch, Columns, Floats, Hashes, InputError, Ints
-from everlearn.data.convert import Mask, to_categories, to_numbers, to_target, to_times
+from everlearn.data.convert import (
+    Mask,
+    to_categories,
+    to_numbers,
+    to_strings,
+    to_target,
+    to_times,
+)
 from everlearn.data.guards import Refusals, check
 from everlearn.data.hashing import combine, hash_rows, hash_texts
 from everlearn.data.slices import nearest, require
@@ -33,6 +40,7 @@ class Compiled:
         y, weight, ids, time, label_time, key: as in `Batch`.
         refused: row → why it cannot be learned from; its bad cells are NaN, 0 or `NO_TIME`.
         content: (n,) hashes over everything in a row, the target included.
+        texts: (n,) columns of texts.
     """
 
     numbers: Sequence[Floats]
@@ -46,6 +54,7 @@ class Compiled:
     key: Hashes | None
     refused: Mapping[int, str]
     content: Hashes
+    texts: Sequence[Array] = ()
     _batch: Batch | None = None
 
     @property
@@ -72,12 +81,14 @@ class Compiled:
             time=chosen(self.time),
             label_time=chosen(self.label_time),
             key=chosen(self.key),
+            texts=interleave(self.texts, n, object, index) if self.texts else None,
         )
 
 
 def wanted(columns: Columns, *, features_only: bool = False) -> list[str]:
     """The names of all columns that are read, each once."""
     names: list[str | None] = [*columns.numbers, *columns.categories, *columns.times]
+    names += columns.texts
     if not features_only:
         names += [columns.target, columns.id, columns.time, columns.label_time, columns.key]
         names += [columns.weight]
@@ -117,7 +128,8 @@ class Compiler:
         times = [self._times(table, name, refusals) for name in columns.times]
         event = self._event_time(table, times, refusals)
         extra = [event] if event is not None and columns.time not in columns.times else []
-        rows = hash_rows([*numbers, *categories, *times, *extra], n)
+        texts = [self._texts(table, name, refusals) for name in columns.texts]
+        rows = hash_rows([*numbers, *categories, *times, *extra, *(t[1] for t in texts)], n)
         y = self._target(table, refusals) if self._label else None
         ids = self._ids(table, rows, refusals)
         known = self._label_time(table, refusals)
@@ -137,6 +149,7 @@ class Compiler:
             key=key,
             refused=refusals.reasons,
             content=_content([rows, ids, y, known, key, weight]),
+            texts=[text[0] for text in texts],
         )
 
     # each of the following reads one kind of column
@@ -157,6 +170,11 @@ class Compiler:
         times, bad = to_times(self._column(table, name), name)
         refusals.mark(bad, f"column {name!r}: not a time")
         return times
+
+    def _texts(self, table: pa.RecordBatch, name: str, refusals: Refusals) -> tuple[Array, Hashes]:
+        found, hashes, bad = to_strings(self._column(table, name), name)
+        refusals.mark(bad, f"column {name!r}: not UTF-8")
+        return found, hashes
 
     def _event_time(
         self, table: pa.RecordBatch, times: Sequence[Ints], refusals: Refusals
@@ -358,6 +376,8 @@ def column_of(values: Sequence[Any], name: str) -> pa.Array:
         plain = [_python(value) if isinstance(value, np.generic) else value for value in values]
     try:
         return pa.array(plain, from_pandas=True)
+    except UnicodeEncodeError as error:
+        raise InputError(f"column {name!r} holds a text that is no Unicode: {error}") from error
     except OverflowError:  # whole numbers beyond 64 bits
         return pa.array([None if value is None else float(value) for value in plain])
     except (pa.ArrowInvalid, pa.ArrowTypeError):

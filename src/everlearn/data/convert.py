@@ -1,4 +1,4 @@
-"""Arrow columns of any type → numpy columns of the four kinds that learning knows.
+"""Arrow columns of any type → numpy columns of the kinds that learning knows.
 
 Each function takes one Arrow array and says which cells could not be converted. What a value is
 called does not depend on the format it was read from: 5, 5.0 and "5" are one category.
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from everlearn.base import NO_TIME, Array, Floats, Hashes, InputError, Ints, TargetKind
 from everlearn.data.buffers import codes, nulls, values
-from everlearn.data.hashing import hash_texts
+from everlearn.data.hashing import hash_exact_texts, hash_texts
 
 Mask = npt.NDArray[np.bool_]
 
@@ -161,6 +161,32 @@ def to_categories(array: pa.Array, name: str) -> Hashes:
     if pa.types.is_floating(array.type):
         array = pc.if_else(pc.is_nan(array), None, array)
     return hash_texts(to_texts(array, name))
+
+
+# --- texts kept as they are --------------------------------------------------------------------
+
+
+def to_strings(array: pa.Array, name: str) -> tuple[Array, Hashes, Mask | None]:
+    """(n,) objects that are `str` ("" where missing), their hashes (0 for ""), and which cells are
+    not UTF-8 (None: no such cell).
+
+    Raises:
+        InputError: a type that has no texts (lists, structs).
+    """
+    if pa.types.is_null(array.type):
+        return np.full(len(array), "", object), np.zeros(len(array), np.uint64), None
+    if pa.types.is_floating(array.type):
+        array = pc.if_else(pc.is_nan(array), None, array)
+    array = plain(to_texts(array, name)).cast(pa.large_string())
+    found, bad = np.empty(len(array), object), None
+    try:
+        found[:] = ["" if text is None else text for text in array.to_pylist()]
+    except UnicodeDecodeError:  # Arrow takes the bytes of files as they are
+        raw = array.cast(pa.large_binary()).to_pylist()
+        texts = [(cell or b"").decode(errors="replace") for cell in raw]
+        found[:] = texts
+        bad = np.array([t.encode() != (c or b"") for t, c in zip(texts, raw, strict=True)])
+    return found, hash_exact_texts(array), bad
 
 
 # --- times -------------------------------------------------------------------------------------

@@ -224,7 +224,7 @@ def column_types(columns: Columns, hints: Mapping[str, str]) -> dict[str, pa.Dat
     for time in (*columns.times, columns.time, columns.label_time):
         if time is not None:
             types[time] = _HINTED.get(hints.get(time, ""), pa.string())
-    texts = [*columns.categories, columns.id, columns.key]
+    texts = [*columns.categories, *columns.texts, columns.id, columns.key]
     types |= {name: pa.string() for name in texts if name is not None and name not in types}
     if columns.target is not None:
         numeric = columns.target_kind in ("number", "integer", "boolean")

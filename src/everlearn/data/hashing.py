@@ -64,6 +64,14 @@ def hash_texts(texts: pa.Array) -> Hashes:
     return hashes
 
 
+def hash_exact_texts(texts: pa.Array) -> Hashes:
+    """(n,) hashes of a large_string array by its bytes alone; 0 where null or empty."""
+    starts, lengths, data = _buffers(texts)
+    hashes = _hash_spans(starts, lengths, data)
+    hashes[lengths == 0] = 0
+    return hashes
+
+
 def _buffers(texts: pa.Array) -> tuple[Ints, Ints, Array]:
     """Where each text starts, its length in bytes (0 for null), and the bytes plus 8 zeros."""
     wide = pa.types.is_large_string(texts.type)

@@ -18,6 +18,7 @@ import numpy as np
 from everlearn.base import Array, Batch, Ints, Json, StorageError
 from everlearn.data.blocks import Block, BlockReader
 from everlearn.data.tally import HELD, LEARNED, Account
+from everlearn.data.texts import TextFile
 
 RUN_BYTES = 64 << 20
 """Bytes of rows that are sorted in memory at a time."""
@@ -123,6 +124,7 @@ class _Sorter:
         self._files = files
         self._texts: dict[str, int] = {}  # of a text target, for numbers in place of objects
         self._textual = False
+        self._columns: TextFile | None = None  # of texts, likewise
         self._pending: list[Rows] = []
         self._bytes = 0
         self._runs: list[_Run] = []
@@ -142,11 +144,20 @@ class _Sorter:
             known = self._texts
             codes = [known.setdefault(text, len(known)) for text in rows["y"]]
             rows["y"] = np.array(codes, np.int64)
+        if "texts" in rows:
+            rows["texts"] = self._kept(rows["texts"])
         order = np.argsort(places)
         self._pending.append({name: value[order] for name, value in rows.items()})
         self._bytes += sum(value.nbytes for value in rows.values())
         if self._bytes > RUN_BYTES:
             self._runs.append(_Run.write(self._files, self._sort()))
+
+    def _kept(self, texts: Array) -> Ints:
+        try:
+            self._columns = self._columns or TextFile(self._files)
+            return self._columns.add(texts)
+        except OSError as error:
+            raise _no_room(error) from error
 
     def _sort(self) -> Rows:
         names = self._pending[0]
@@ -171,6 +182,8 @@ class _Sorter:
         if self._textual:
             texts = np.array([*self._texts, None], object)[:-1]
             columns["y"] = texts[columns["y"]]
+        if self._columns is not None:
+            columns["texts"] = self._columns.read(columns["texts"])
         return Sorted(first, Batch(**columns), rows["held"], rows["part"], rows["row"])
 
 
@@ -196,10 +209,7 @@ class _Run:
                 file.write(np.ascontiguousarray(value).data.cast("B") if value.size else b"")
             file.flush()
         except OSError as error:
-            raise StorageError(
-                f"no room to sort rows by time in {tempfile.gettempdir()} ({error.strerror}); "
-                "set TMPDIR to a folder with more"
-            ) from error
+            raise _no_room(error) from error
         return cls(file, columns, len(rows["part"]))
 
     def read(self, start: int, stop: int) -> Rows:
@@ -221,6 +231,13 @@ class _Run:
             dtype.itemsize * int(np.prod(shape, dtype=np.int64))
             for _, dtype, shape in self._columns.values()
         )
+
+
+def _no_room(error: OSError) -> StorageError:
+    return StorageError(
+        f"no room to sort rows by time in {tempfile.gettempdir()} ({error.strerror}); "
+        "set TMPDIR to a folder with more"
+    )
 
 
 class _Cursor:

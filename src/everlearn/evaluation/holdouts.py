@@ -23,6 +23,7 @@ from everlearn.base import (
     Part,
     State,
 )
+from everlearn.data.texts import TEXTS, texts_from_arrays, texts_to_arrays
 
 PERIODS = 32
 ROWS = 20_000
@@ -157,6 +158,16 @@ class HoldOuts:
         return [*self._periods, Period.of(number, number, current)]
 
     @property
+    def settled(self) -> list[Period]:
+        """Periods without the present increment, the oldest first."""
+        return list(self._periods)
+
+    @property
+    def increments(self) -> int:
+        """How many increments had rows that were held out, without the present one."""
+        return self._increments
+
+    @property
     def recent(self) -> Batch | None:
         """The rows of the newest periods; None if nothing is held."""
         return _joined(self.split()[1])
@@ -240,8 +251,8 @@ class HoldOuts:
             other = self._periods[-1].batch
         if other is not None and _shape(other) != _shape(batch):
             raise InputError(
-                f"hold-out rows have (numbers, categories, times, target) = {_shape(batch)}, those "
-                f"held {_shape(other)}; a changed schema needs new hold-outs"
+                "hold-out rows have (numbers, categories, times, texts, target) = "
+                f"{_shape(batch)}, those held {_shape(other)}; a changed schema needs new hold-outs"
             )
 
     def _gather(self) -> Batch | None:
@@ -314,21 +325,25 @@ def batch_to_part(batch: Batch) -> Part:
         arrays["y"] = np.array([code[text] for text in batch.y.tolist()], np.int32)
     elif batch.y is not None:
         arrays["y"] = batch.y
+    if batch.texts is not None:
+        arrays |= texts_to_arrays(batch.texts)
     return Part(arrays, meta)
 
 
 def batch_from_part(part: Part) -> Batch:
     """The inverse of `batch_to_part`."""
-    arrays = dict(part.arrays)
+    arrays = {name: value for name, value in part.arrays.items() if name not in TEXTS}
+    texts = texts_from_arrays(part.arrays)
     y = arrays.pop("y", None)
     if y is not None and "texts" in part.meta:
         y = np.array(part.meta["texts"], dtype=object)[y]
-    return Batch(y=y, **arrays)
+    return Batch(y=y, texts=texts, **arrays)
 
 
-def _shape(batch: Batch) -> tuple[int, int, int, str]:
+def _shape(batch: Batch) -> tuple[int, int, int, int, str]:
     kind = "none" if batch.y is None else ("text" if batch.y.dtype == object else "number")
-    return batch.numbers.shape[1], batch.categories.shape[1], batch.times.shape[1], kind
+    texts = 0 if batch.texts is None else batch.texts.shape[1]
+    return batch.numbers.shape[1], batch.categories.shape[1], batch.times.shape[1], texts, kind
 
 
 def _joined(periods: Sequence[Period]) -> Batch | None:

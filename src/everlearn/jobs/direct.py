@@ -24,7 +24,7 @@ from everlearn.base import (
     under,
 )
 from everlearn.data.answers import restored
-from everlearn.data.compiler import as_table, compile_rows, records_to_table
+from everlearn.data.compiler import as_table, compile_rows, records_to_table, wanted
 from everlearn.data.ids import SeenIds
 from everlearn.data.increment import Reader
 from everlearn.data.slices import Slice
@@ -225,8 +225,7 @@ def _check_width(X: Any, columns: Columns, schema: Schema) -> None:
     """Refuse an array with more columns than were learned: it has no names to tell them by."""
     if not _is_matrix(X) or np.ndim(X) != 2:
         return
-    known = {*columns.numbers, *columns.categories, *columns.times, *schema.ignore, columns.target}
-    known |= {columns.id, columns.time, columns.label_time, columns.key, columns.weight}
+    known = {*wanted(columns), *schema.ignore}
     width = np.shape(X)[1]
     extra = [name for j in range(width) if (name := f"x{j}") not in known]
     if extra and "x0" in known:

@@ -103,6 +103,7 @@ class Encoding:
 
     def __init__(self, encoder: Encoder, columns: Columns, *, sparse: bool) -> None:
         self.encoder = encoder
+        refuse_texts(columns, "an Encoder")
         self._counts = (len(columns.numbers), len(columns.categories), len(columns.times))
         p, q, r = self._counts
         self._stride = 2 if encoder.missing == "indicator" else 1
@@ -306,6 +307,16 @@ class Encoding:
         self._vocabulary = joined
         self._sorted_slots = np.argsort(joined, kind="stable")
         self._sorted = joined[self._sorted_slots]
+
+
+def refuse_texts(columns: Columns, reader: str) -> None:
+    """Raises `SpecError` where there are columns of texts, which this reader would pass over."""
+    if columns.texts:
+        raise SpecError(
+            f"{reader} does not read texts, and Schema(text=) names {list(columns.texts)}; give a"
+            " learner that does (TorchLearner(…, encoder=Tokens(…))), name the columns in"
+            " categorical= to learn from their values as categories, or in ignore="
+        )
 
 
 def cyclic(times: Ints) -> Floats:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from everlearn.base import Array, Batch, InputError, Ints, Json, Part
+from everlearn.data.texts import texts_from_arrays, texts_to_arrays
 
 BLOCK = 65_536
 """Rows of a full block."""
@@ -114,6 +115,8 @@ def encode(batch: Batch, notes: Notes) -> Part:
             arrays[name] = _owned(column)
     if batch.y is not None:
         arrays["y"], meta["texts"] = encode_target(batch.y)
+    if batch.texts is not None:
+        arrays |= texts_to_arrays(batch.texts)
     return Part(arrays, meta)
 
 
@@ -132,6 +135,7 @@ def decode(part: Part) -> tuple[Batch, dict[str, Array]]:
             content[name] = arrays[name] if empty.size else empty
         if "y" in arrays:
             content["y"] = decode_target(arrays["y"], meta["texts"])
+        content["texts"] = texts_from_arrays(arrays)
         notes = {name[5:]: v for name, v in arrays.items() if name.startswith("note.")}
         return Batch(**content), notes
     except (KeyError, IndexError, TypeError, ValueError) as error:

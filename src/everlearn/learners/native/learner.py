@@ -17,6 +17,7 @@ from everlearn.base import (
     SpecError,
     State,
 )
+from everlearn.learners.encoder import refuse_texts
 from everlearn.learners.native.classifier import Classifier, chosen, wide
 from everlearn.learners.native.estimator import Native
 from everlearn.learners.native.regressor import Regressor, finite
@@ -44,6 +45,7 @@ class NativeLearner:
         if columns.categories and not definition.takes_categories:
             name = type(definition).__name__
             raise SpecError(f"{name} takes no categories; put them into Schema(ignore=…)")
+        refuse_texts(columns, type(definition).__name__)
         self._definition = definition.for_columns(columns)
         self._declared, self._classes = classes, classes
         self._estimator: Any = self._fresh()
