@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from everlearn.learners.adapt import as_learner as as_learner
     from everlearn.learners.adapt import learner_kind as learner_kind
+    from everlearn.learners.boosting.lightgbm import LightGBM as LightGBM
+    from everlearn.learners.boosting.xgboost import XGBoost as XGBoost
     from everlearn.learners.chain import Chain as Chain
     from everlearn.learners.encoder import Encoder as Encoder
     from everlearn.learners.files import load_file as load_file
@@ -80,6 +82,7 @@ _HOME = {
     "HoeffdingTreeRegressor": "native.hoeffding_tree_regressor",
     "Labels": "labels",
     "LastValue": "native.baselines",
+    "LightGBM": "boosting.lightgbm",
     "LinearRegression": "native.linear",
     "LinearSVM": "native.linear",
     "LogisticRegression": "native.linear",
@@ -91,6 +94,7 @@ _HOME = {
     "PassiveAggressiveRegressor": "native.passive_aggressive",
     "RunningMean": "native.baselines",
     "TorchLearner": "neural.definition",
+    "XGBoost": "boosting.xgboost",
     "as_learner": "adapt",
     "learner_kind": "adapt",
     "load_file": "files",
@@ -114,6 +118,7 @@ __all__ = [
     "HoeffdingTreeRegressor",
     "Labels",
     "LastValue",
+    "LightGBM",
     "LinearRegression",
     "LinearSVM",
     "LogisticRegression",
@@ -125,6 +130,7 @@ __all__ = [
     "PassiveAggressiveRegressor",
     "RunningMean",
     "TorchLearner",
+    "XGBoost",
     "as_learner",
     "learner_kind",
     "load_file",

@@ -1,0 +1,1 @@
+"""Boosted trees that are continued, refitted and decayed: LightGBM and XGBoost."""

@@ -1,0 +1,291 @@
+"""XGBoost's trees as a learner."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from everlearn.base import (
+    Floats,
+    InputError,
+    Json,
+    LearnerKind,
+    MissingDependencyError,
+    SpecError,
+)
+from everlearn.learners.boosting.definition import Boosted, Link, objective_of, refuse
+
+try:
+    import xgboost
+except ImportError as error:  # pragma: no cover
+    raise MissingDependencyError("XGBoost needs xgboost: pip install everlearn[boost]") from error
+
+if TYPE_CHECKING:
+    from everlearn.learners.boosting.forest import Libraries
+
+CLASSIFIES = ("binary:logistic", "multi:softprob", "multi:softmax")
+EXPONENTIAL = ("count:poisson", "reg:gamma", "reg:tweedie")
+IDENTITY = ("reg:squarederror", "reg:absoluteerror", "reg:pseudohubererror")
+INSTEAD = {
+    **dict.fromkeys(
+        ("num_round", "num_boost_round", "n_estimators"),
+        "say trees=, the rounds of each chunk, and at_most=",
+    ),
+    **dict.fromkeys(("nthread", "n_jobs"), "say threads="),
+    **dict.fromkeys(("seed", "random_state"), "the strategy has the seed"),
+    **dict.fromkeys(("early_stopping_rounds", "callbacks"), "a gate judges what is new"),
+    **dict.fromkeys(("updater", "process_type", "refresh_leaf"), "say full='refit'"),
+    "base_score": "the first chunk says where it begins",
+    "num_class": "say classes=",
+}
+
+
+@dataclass(frozen=True)
+class XGBoost(Boosted):
+    """Boosted trees of XGBoost (Chen & Guestrin 2016, "XGBoost: a scalable tree boosting system"),
+    continued with every chunk.
+
+    A chunk, with the remembered rows among it, adds `trees` rounds, which begin where the trees
+    before them ended (what `xgboost.train(xgb_model=)` does). Where `at_most` would be passed, the
+    oldest rounds go (`full="drop"`), or no tree is added and the leaves of all are fitted again
+    (`full="refit"`, XGBoost's updater "refresh"; a leaf that no row reaches stays as it was). New
+    classes get trees of their own from then on; `classes=` only spares the change from two to more.
+
+    Missing values are split on as such, categories by integer codes in the order in which they were
+    learned, times by their place in the day, the week and the year.
+
+    Args:
+        params: XGBoost's own, but for those that are arguments here.
+        trees: rounds that a chunk adds.
+        at_most: rounds in all.
+        full: what happens then, "drop" or "refit".
+        keep: the share of a leaf's value that stays when it is refitted.
+        decay: what the leaves of all trees are multiplied by before each chunk.
+        classes: the classes, or how many are expected.
+        categories: codes of a column; values that come later are as if they were missing.
+        threads: of XGBoost. Sums, and so the last digits of leaves, may depend on it.
+
+    Raises:
+        SpecError: an argument that is none of these.
+        MissingDependencyError: XGBoost is not installed.
+
+    Example:
+        >>> from everlearn.base import Columns
+        >>> XGBoost({"max_depth": 4}, trees=5).kind_for(Columns(target_kind="text"))
+        'classifier'
+    """
+
+    library = "xgboost"
+    rate = 0.3
+
+    def regresses(self) -> bool | None:
+        """Whether the objective is one of numbers; None where none is named."""
+        named = objective_of(self, ("objective",))
+        if named is None or named in CLASSIFIES:
+            return None if named is None else False
+        if named not in IDENTITY + EXPONENTIAL:
+            raise SpecError(
+                f"XGBoost: the objective {named!r} cannot be continued; there are"
+                f" {', '.join(CLASSIFIES + IDENTITY + EXPONENTIAL)}"
+            )
+        return True
+
+    def link(self) -> Link:
+        """How scores become numbers."""
+        named = objective_of(self, ("objective",))
+        return "exponential" if named in EXPONENTIAL else "identity"
+
+    def settings(self, kind: LearnerKind, outputs: int, rows: int) -> dict[str, Any]:
+        """XGBoost's parameters."""
+        refuse(self, INSTEAD)
+        given = dict(self.params)
+        plain = (("booster", "gbtree"), ("num_parallel_tree", 1))
+        if given.get("multi_strategy", "one_output_per_tree") != "one_output_per_tree" or any(
+            given.pop(name, usual) != usual for name, usual in plain
+        ):
+            raise SpecError("XGBoost: trees that are continued are plain ones: booster='gbtree'")
+        if kind == "classifier":
+            objective = "binary:logistic" if outputs == 1 else "multi:softprob"
+        else:
+            objective = objective_of(self, ("objective",)) or "reg:squarederror"
+        fixed = {
+            "objective": objective,
+            "nthread": self.threads,
+            "base_score": 0.5,
+            "verbosity": 0,
+            "validate_parameters": False,
+        }
+        if outputs > 1:
+            fixed["num_class"] = outputs
+        return {"tree_method": "hist", **given, **fixed}
+
+    def library_for(self, kind: LearnerKind, width: int, categorical: range) -> Libraries:
+        """XGBoost, by number of outputs."""
+        made = lru_cache(maxsize=None)(partial(Trees, self, kind, width, categorical))
+        made(1).check()
+        return made
+
+
+class Trees:
+    """XGBoost for one number of outputs; see `Library`."""
+
+    def __init__(
+        self, definition: XGBoost, kind: LearnerKind, width: int, categorical: range, outputs: int
+    ) -> None:
+        self._settings = definition.settings(kind, outputs, 0)
+        self._types = ["c" if place in categorical else "q" for place in range(width)]
+        self._threads, self._outputs = definition.threads, outputs
+        self._shell: Json = None
+
+    def check(self) -> None:
+        """Refuse parameters that XGBoost refuses.
+
+        Raises:
+            SpecError: with what it says.
+        """
+        x = np.arange(4.0)[:, None] * np.ones(len(self._types))
+        settings = {**self._settings, "validate_parameters": True, "verbosity": 1}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            try:
+                xgboost.train(settings, self._data(x, np.zeros((4, 1)), x[:, 0] % 2), 1)
+            except (xgboost.core.XGBoostError, UserWarning, TypeError, ValueError) as error:
+                raise SpecError(f"XGBoost cannot learn: {_last_line(error)}") from error
+
+    def boost(
+        self, x: Floats, y: Floats, weight: Floats | None, start: Floats, rounds: int, seed: int
+    ) -> tuple[bytes, int]:
+        """New trees."""
+        with _explained(len(x)):
+            data = self._data(x, start, y, weight)
+            booster = xgboost.train({**self._settings, "seed": seed}, data, rounds)
+        return _text(_trees(booster)), rounds
+
+    def booster(self, texts: Sequence[bytes], rounds: int) -> Any:
+        """A booster of these trees."""
+        trees = b"".join(texts).splitlines()
+        if len(trees) != rounds * self._outputs:
+            raise InputError(f"the state has {len(trees)} trees of {rounds} rounds")
+        numbered = b",".join(b'{"id":%d,' % at + tree[1:] for at, tree in enumerate(trees))
+        shell = self._empty()
+        inside = shell["learner"]["gradient_booster"]["model"]
+        inside["gbtree_model_param"]["num_trees"] = str(len(trees))
+        inside["iteration_indptr"] = list(range(0, len(trees) + 1, self._outputs))
+        inside["tree_info"] = list(range(self._outputs)) * rounds
+        inside["trees"] = "TREES"
+        begin, _, end = json.dumps(shell).encode().partition(b'"TREES"')
+        try:
+            model = bytearray(begin + b"[" + numbered + b"]" + end)
+            return xgboost.Booster({"nthread": self._threads}, model_file=model)
+        except (xgboost.core.XGBoostError, ValueError) as error:
+            raise InputError(
+                f"the state's trees are none of XGBoost's: {_last_line(error)}"
+            ) from error
+
+    def margins(self, booster: Any, x: Floats, skip: int) -> Floats:
+        """(n, outputs) scores."""
+        if not len(x):
+            return np.zeros((0, self._outputs))
+        data = self._data(x, np.zeros((len(x), self._outputs)))
+        rounds = (skip, booster.num_boosted_rounds())
+        made = booster.predict(data, output_margin=True, iteration_range=rounds)
+        return np.asarray(made, np.float64).reshape(len(x), self._outputs)
+
+    def refit(
+        self, booster: Any, x: Floats, y: Floats, weight: Floats | None, start: Floats, keep: float
+    ) -> bytes:
+        """The same trees with other leaves."""
+        refresh = {"process_type": "update", "updater": "refresh", "refresh_leaf": True}
+        settings = {**self._settings, **refresh}
+        settings.pop("tree_method")
+        rounds = booster.num_boosted_rounds()
+        with _explained(len(x)):
+            data = self._data(x, start, y, weight)
+            made = xgboost.train(settings, data, rounds, xgb_model=booster)
+        pairs = zip(_trees(booster), _trees(made), strict=True)
+        return _text([_blended(old, new, keep) for old, new in pairs])
+
+    def scaled(self, text: bytes, factor: float) -> bytes:
+        """The same trees, leaves multiplied."""
+        trees = [json.loads(line) for line in text.splitlines()]
+        for tree in trees:
+            for node in _leaves(tree):
+                tree["split_conditions"][node] *= factor
+        return _text(trees)
+
+    def _data(
+        self, x: Floats, start: Floats, y: Floats | None = None, weight: Floats | None = None
+    ) -> Any:
+        return xgboost.DMatrix(
+            x,
+            y,
+            weight=weight,
+            base_margin=start[:, 0] if start.shape[1] == 1 else start,
+            feature_types=self._types,
+            enable_categorical=True,
+            nthread=self._threads,
+        )
+
+    def _empty(self) -> Json:
+        """The JSON of a booster, in which only its trees are wanted."""
+        if self._shell is None:
+            x = np.zeros((2, len(self._types)))
+            data = self._data(x, np.zeros((2, self._outputs)), np.ones(2))
+            raw = xgboost.train(self._settings, data, 1).save_raw("json")
+            self._shell = json.loads(bytes(raw))
+        return self._shell
+
+
+def _trees(booster: Any) -> list[Json]:
+    """The JSON of each tree."""
+    made = json.loads(bytes(booster.save_raw("json")))
+    trees: list[Json] = made["learner"]["gradient_booster"]["model"]["trees"]
+    return trees
+
+
+def _text(trees: Sequence[Json]) -> bytes:
+    """A line a tree, without its number."""
+    lines = []
+    for tree in trees:
+        told = {name: value for name, value in tree.items() if name != "id"}
+        lines.append(json.dumps(told, separators=(",", ":"), sort_keys=True) + "\n")
+    return "".join(lines).encode()
+
+
+def _leaves(tree: Json) -> list[int]:
+    return [node for node, child in enumerate(tree["left_children"]) if child == -1]
+
+
+def _blended(old: Json, new: Json, keep: float) -> Json:
+    """The new tree, with leaves between the two trees'; the old ones where no row came."""
+    for node in _leaves(new):
+        value, before = new["split_conditions"][node], old["split_conditions"][node]
+        reached = new["sum_hessian"][node] > 0
+        value = keep * before + (1.0 - keep) * value if reached else before
+        new["split_conditions"][node] = new["base_weights"][node] = value
+    return new
+
+
+def _last_line(error: Exception) -> str:
+    """What XGBoost says, without where in its source it says so."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    said = next((line for line in lines if "Check failed" in line or "Invalid" in line), "")
+    return (said or (lines or [""])[0]).strip()
+
+
+@contextmanager
+def _explained(rows: int) -> Iterator[None]:
+    """What XGBoost warns of is known, and what it refuses is said."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
+            raise InputError(f"XGBoost cannot learn {rows} rows: {_last_line(error)}") from error
