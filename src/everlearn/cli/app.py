@@ -18,6 +18,7 @@ from everlearn.cli import (
     predict,
     serve,
     train,
+    transfer,
     upkeep,
     versions,
 )
@@ -75,6 +76,7 @@ ingest.add_to(app)
 feedback.add_to(app)
 key.add_to(app)
 versions.add_to(app)
+transfer.add_to(app)
 aliases.add_to(app)
 jobs.add_to(app)
 upkeep.add_to(app)

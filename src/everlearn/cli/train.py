@@ -18,6 +18,7 @@ from everlearn.cli.output import (
     show_json,
 )
 from everlearn.cli.progress import display
+from everlearn.cli.transfer import told_churn
 
 if TYPE_CHECKING:
     from everlearn.jobs.queue import Job
@@ -99,11 +100,22 @@ def _told(result: JobResult) -> list[str]:
     if known:
         told = ", ".join(f"{name} {figure(result.metrics[name])}" for name in known)
         lines.append(f"before learning each chunk: {told}")
+    lines += _told_transfer(result.metrics.get("transfer"))
     if result.version is not None:
         lines.append(f"version {result.version}: {result.decision.reason}")
     else:
         lines.append(result.decision.reason)
     return lines
+
+
+def _told_transfer(record: Json) -> list[str]:
+    """What was forgotten of older periods, and how many answers changed."""
+    if not record or not record["churn"]:
+        return []
+    metric = record["metrics"][0]
+    lost = record["figures"][metric]["forgetting"]
+    said = [] if lost is None else [f"forgetting of older periods {figure(lost)} of {metric}"]
+    return [f"on hold-outs: {'; '.join([*said, told_churn(record['churn'])])}"]
 
 
 def _told_increment(item: Json) -> str:

@@ -255,7 +255,7 @@ class Trial:
         table: dict[str, dict[str, list[float | None]]] = {}
         for who, answers in (("candidate", self.candidate), ("champion", self.champion)):
             if answers is not None and answers.y is not None:
-                table[who] = _means(self.kind, answers, starts)
+                table[who] = mean_losses(self.kind, answers, starts)
         found = []
         for place, period in enumerate(self.periods):
             item: dict[str, Any] = {"name": period.name, "rows": len(period)}
@@ -275,8 +275,9 @@ def _metric_losses(metric: str, answers: Answers, classes: int) -> Floats:
     return metric_losses(metric, y, answers.prediction, classes=classes)
 
 
-def _means(kind: str, answers: Answers, starts: Ints) -> dict[str, list[float | None]]:
-    """Mean of each loss within each period; periods begin at `starts`."""
+def mean_losses(kind: str, answers: Answers, starts: Ints) -> dict[str, list[float | None]]:
+    """Mean within each period of what is told of it: accuracy and log loss of a classifier, mae and
+    mse of a regressor; None where it is not finite. Periods begin at `starts`."""
     y, prediction = answers.y, answers.prediction
     assert y is not None
     if kind == "classifier":

@@ -26,13 +26,17 @@ from everlearn.data.increment import Reader
 from everlearn.data.join import corrected_ids
 from everlearn.evaluation.gates import parts_not_finite, try_candidate
 from everlearn.evaluation.holdouts import HoldOuts
+from everlearn.evaluation.looks import Looks
 from everlearn.evaluation.metrics import Metrics
 from everlearn.jobs.checkpoint import Checkpoints
-from everlearn.jobs.learn import ChunkLike, Fold, Step, learn, relive
+from everlearn.jobs.learn import ChunkLike, Fold, Step, learn
 from everlearn.jobs.plan import Plan
 from everlearn.jobs.queue import Job
+from everlearn.jobs.relive import learn_memory, relive
 from everlearn.jobs.result import Made, Progress, Report
 from everlearn.jobs.spans import span
+from everlearn.jobs.transfer import NAME as TRANSFER
+from everlearn.jobs.transfer import Judged
 from everlearn.jobs.widen import widened
 from everlearn.registry import definitions, versions
 from everlearn.registry.config import from_config, to_config
@@ -72,6 +76,7 @@ class Run:
         self.plan = Plan.from_json(job.plan, made.source)
         self.pace = runner.pace()
         self.folded = 0
+        self.own: int | None = None
         self.made: Made | None = None
         self.chunk: ChunkLike | None = None
         self.base_state = self._loaded(self.base.manifest if self.base else {})
@@ -102,8 +107,11 @@ class Run:
         self.progress.phase = "learning"
         with self._reader() as self.reader:
             learn(self.fold, self.reader, self._after_step)
+            learn_memory(self.fold, strategy, self._after_remembered)
             increments = self._increments()
+        known = self.holdouts.increments
         self.holdouts.settle(anew=self.plan.again)
+        self.own = self.holdouts.increments if self.holdouts.increments > known else None
         self._keep_ids()
         return increments
 
@@ -127,12 +135,22 @@ class Run:
             self.metrics = Metrics(self.fold.kind)
             self.holdouts = HoldOuts.load(self.runner.load_held(self.plan.holdouts))
             self._take_out_corrected()
+            self.looks = self._look()
             return
         state = self.checkpoints.load(checkpoint)
         self.fold = Fold.load(under("fold", state), self.model.learner, self.plan.strategy)
         self.metrics = Metrics.load(state["metrics"])
         self.holdouts = HoldOuts.load(under("holdouts", state))
         self.relived, self.rows, self.mark = (checkpoint[k] for k in ("relived", "rows", "mark"))
+        self.looks = Looks.load(self.holdouts.settled, checkpoint.get("looks"))
+
+    def _look(self) -> Looks:
+        """Looks at older periods, where the job goes on from a model that knows them."""
+        plan = self.plan
+        if plan.strategy.start != "champion" or not self.fold.begun:
+            return Looks(None)
+        rows = plan.rows * plan.strategy.passes
+        return Looks.plan(self.holdouts.settled, self.fold, rows, plan.strategy.chunk)
 
     def _start(self) -> Fold:
         """What the strategy starts from: the champion, a given state, or nothing. What memory and
@@ -198,6 +216,12 @@ class Run:
         folded, self.relived = rows - self.relived, rows
         self._after_chunk(0, folded)
 
+    def _after_remembered(self, rows: int) -> None:
+        """No checkpoint: a job that is killed here learns its memory anew."""
+        self.check()
+        self.looks.after(rows, self.fold)
+        self.report(self.progress)
+
     def _after_step(self, chunk: ChunkLike, step: Step) -> None:
         """Measure what a chunk did; keep its hold-out rows; write a checkpoint if one is due."""
         self.chunk = chunk
@@ -217,6 +241,7 @@ class Run:
         self.rows += rows
         self.folded += folded
         self.progress.rows = self.rows
+        self.looks.after(folded, self.fold)
         if self.pace.is_due(self.folded):
             self._checkpoint()
         self.report(self.progress)
@@ -232,6 +257,7 @@ class Run:
             "rows": self.rows,
             "relived": self.relived,
             "mark": self.mark if self.chunk is None else self.chunk.mark,
+            "looks": self.looks.save(),
         }
         known = self.plan.holdouts | (self.base.manifest if self.base else {})
         self.checkpoints.save(self.runner.queue, state, progress, known)
@@ -307,6 +333,18 @@ class Run:
         """Metrics before learning each chunk, and those on the hold-outs that were judged."""
         found = dict(self.metrics.results(positive=self.fold.positive))
         evidence = decision.evidence
-        return found | {
-            name: evidence[name] for name in ("recent", "historical") if name in evidence
-        }
+        names = [name for name in ("recent", "historical") if name in evidence]
+        found |= {name: evidence[name] for name in names}
+        judged = Judged(
+            self.plan,
+            self.model.learner,
+            self.fold,
+            self.holdouts,
+            self.own,
+            decision,
+            self.base,
+            self.looks,
+        )
+        with self.runner.database.read() as connection:
+            record = judged.record(connection, self.job.model)
+        return found if record is None else found | {TRANSFER: record}

@@ -19,7 +19,7 @@ from everlearn.data.review import ReviewQueue
 from everlearn.data.reviewers import Reviewers
 from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.evaluation.trial import hold_trial
-from everlearn.jobs import catchup
+from everlearn.jobs import catchup, transfer
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.load import load_fold
 from everlearn.jobs.plan import Request
@@ -370,6 +370,12 @@ class ModelHandle:
             if old.columns == new.columns:  # else no rows are there that both can predict
                 churn = hold_trial(new, old, rows).churn(slice(None))
         return self._registry.diff(self.name, a, b, churn=churn).to_json()
+
+    def transfer(self, version: int | None = None, *, metric: str | None = None) -> Json:
+        """What a version (the champion unless given) learned and forgot; see `transfer.table`."""
+        found = self._registry.version(self.name, CHAMPION if version is None else version)
+        with self.workspace.database.read() as connection:
+            return transfer.table(connection, self.name, found.number, metric)
 
     def export(self, number: int, path: str | os.PathLike[str]) -> Path:
         """Write one version, whole and verified, into one file."""

@@ -10,6 +10,8 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 480.0, 220.0
 LEFT, RIGHT, TOP, BOTTOM = 50.0, 12.0, 20.0, 26.0
+EDGE = 4.0
+"""Above a map, which has no names there."""
 
 Point = tuple[float, float | None]
 
@@ -224,6 +226,60 @@ def graph(nodes: Sequence[Node]) -> Markup:
     return shape.format(wide, tall, Markup("").join(parts))
 
 
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A square of a map.
+
+    Args:
+        shade: from 0 (worst) to 1 (best); None where nothing was measured.
+        text: written in it, where there is room.
+        title: what is said of it.
+        own: whether it is set off by a frame.
+    """
+
+    shade: float | None
+    text: str = ""
+    title: str = ""
+    own: bool = False
+
+
+def heat_map(
+    title: str, rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[Cell]]
+) -> Markup:
+    """Cells under the names of their columns, beside those of their rows: fuller where better."""
+    side = min(52.0, (WIDTH - LEFT - RIGHT) / max(1, len(columns)))
+    tall = max(13.0, min(26.0, 300.0 / max(1, len(rows))))
+    roomy = side >= 38.0 and tall >= 16.0
+    shown_row = max(1, math.ceil(15.0 / tall))
+    shown_column = max(1, math.ceil((8.0 + 7.0 * max(map(len, columns), default=1)) / side))
+    parts: list[Markup] = []
+    for n, (row, name) in enumerate(zip(cells, rows, strict=True)):
+        y = EDGE + n * tall
+        if (len(rows) - 1 - n) % shown_row == 0:
+            parts.append(_text(LEFT - 6, y + tall / 2 + 4, name, "end"))
+        for m, cell in enumerate(row):
+            if cell.shade is not None:
+                parts.append(_cell(cell, LEFT + m * side, y, side, tall, roomy))
+    foot = EDGE + len(rows) * tall
+    for m, name in enumerate(columns):
+        if (len(columns) - 1 - m) % shown_column == 0:
+            parts.append(_text(LEFT + (m + 0.5) * side, foot + 16, name, "middle"))
+    return _svg(parts, title, foot + BOTTOM)
+
+
+def _cell(cell: Cell, x: float, y: float, side: float, tall: float, roomy: bool) -> Markup:
+    shape = Markup(
+        '<g><title>{}</title><rect class="cell{}" x="{:.1f}" y="{:.1f}" width="{:.1f}"'
+        ' height="{:.1f}" rx="2" fill-opacity="{:.2f}"/>{}</g>'
+    )
+    text = Markup("")
+    if roomy:
+        text = _text(x + side / 2, y + tall / 2 + 4, cell.text, "middle", "cell")
+    shade = 0.06 + 0.6 * (cell.shade or 0.0)
+    own = " own" if cell.own else ""
+    return shape.format(cell.title, own, x + 1, y + 1, side - 2, tall - 2, shade, text)
+
+
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round values within an extent.
 
@@ -272,8 +328,8 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> Markup:
     return shape.format(x, y, anchor, kind, text)
 
 
-def _svg(parts: Sequence[Markup], title: str) -> Markup:
+def _svg(parts: Sequence[Markup], title: str, height: float = HEIGHT) -> Markup:
     shape = Markup(
         '<svg class="chart" role="img" aria-label="{}" viewBox="0 0 {:.0f} {:.0f}">{}</svg>'
     )
-    return shape.format(escape(title), WIDTH, HEIGHT, Markup("").join(parts))
+    return shape.format(escape(title), WIDTH, height, Markup("").join(parts))

@@ -10,7 +10,16 @@ from urllib.parse import quote
 from everlearn.base import Json
 from everlearn.serving.console import words
 from everlearn.serving.console.answers import Block, Flow
-from everlearn.serving.console.charts import Chart, Line, Mark, Node, bars, graph
+from everlearn.serving.console.charts import (
+    Cell,
+    Chart,
+    Line,
+    Mark,
+    Node,
+    bars,
+    graph,
+    heat_map,
+)
 from everlearn.serving.console.words import ago, figure, moment, title_of
 
 
@@ -160,3 +169,37 @@ def version_graph(name: str, versions: Sequence[Json]) -> Any:
         link = f"/console/models/{quote(name)}/versions/{one['number']}"
         nodes.append(Node(one["number"], one["parent"], kind, title, link))
     return graph(nodes)
+
+
+def transfer_map(table: Json) -> Any:
+    """R: the score of each version of a lineage on each period, fuller where it is better."""
+    versions, scores = table["matrix"]["versions"], table["matrix"]["scores"]
+    found = sorted(value for row in scores for value in row if value is not None)
+    if len(versions) < 2 or not found:
+        return ""
+    up, title = table["greater_is_better"], title_of(table["metric"])
+    # one score far off would leave all others in one shade: what is worse than most is equally pale
+    best, worst = (found[-1], found[0]) if up else (found[0], found[int(0.9 * (len(found) - 1))])
+    names = [period_name(period) for period in table["periods"]]
+    new = next((n for n, period in enumerate(table["periods"]) if period["new"]), None)
+    cells = []
+    for place, (version, row) in enumerate(zip(versions, scores, strict=True)):
+        last = place + 1 == len(versions)
+        made = []
+        for n, value in enumerate(row):
+            if value is None:
+                made.append(Cell(None))
+                continue
+            shade = 1.0 if best == worst else (value - worst) / (best - worst)
+            said = f"version {version} on increments {names[n]}: {title} {figure(value)}"
+            shade = min(1.0, max(0.0, shade))
+            made.append(Cell(shade, f"{value:.3g}", said, own=last and n == new))
+        cells.append(made)
+    rows = [f"v{version}" for version in versions]
+    return heat_map(f"{title_of(table['metric'])} of versions by period", rows, names, cells)
+
+
+def period_name(period: Json) -> str:
+    """Which increments a period holds."""
+    one = period["first"] == period["last"]
+    return f"{period['first']}" if one else f"{period['first']}–{period['last']}"

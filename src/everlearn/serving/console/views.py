@@ -11,6 +11,7 @@ from typing import Any
 from everlearn.base import Json, NotFoundError
 from everlearn.evaluation.outcomes import ZERO_ONE
 from everlearn.evaluation.sequences import Moments
+from everlearn.jobs import transfer
 from everlearn.jobs.update import Updates
 from everlearn.registry.registry import Registry
 from everlearn.rollout import store
@@ -21,8 +22,10 @@ from everlearn.serving.console import queries
 from everlearn.serving.console.answers import Answers, blocks, sequence
 from everlearn.serving.console.drawings import (
     flow_chart,
+    period_name,
     quality_chart,
     sequence_chart,
+    transfer_map,
     version_chart,
     version_graph,
 )
@@ -112,8 +115,10 @@ def model(source: Source, name: str) -> Json:
     parts, flow = blocks(rows), answers.flow(time.time_ns() // 1000)
     with source.registry.database.read() as connection:
         fired = queries.fired(connection, name, parts[0].at) if parts else []
+    champion = None if shown["move"] is None else shown["move"]["version_to"]
     return shown | {
         "model": name,
+        "transfer": transferred(source, name, champion),
         "serving": source.served(name),
         "labels": source.updates.log(name).head(),
         "unlearned": source.updates.unlearned(name),
@@ -183,11 +188,32 @@ def version(source: Source, name: str, number: int) -> Json:
         "model": name,
         "version": found[0],
         "increments": increments,
+        "transfer": transferred(source, name, number),
         "columns": [key for key, values in figures.items() if values],
         "figures": [
             (title_of(key), [values.get(key) for values in figures.values() if values])
             for key in names
         ],
+    }
+
+
+def transferred(source: Source, name: str, number: int | None) -> Json:
+    """What a version learned and what it forgot; None where it was not scored by period."""
+    if not number:
+        return None
+    try:
+        with source.registry.database.read() as connection:
+            table = transfer.table(connection, name, number)
+    except NotFoundError:
+        return None
+    for period in table["periods"]:
+        period["name"] = period_name(period)
+    learned = [period for period in table["periods"] if period["forgotten"] is not None]
+    worst = max(learned, key=lambda period: float(period["forgotten"]), default=None)
+    return table | {
+        "title": title_of(table["metric"]),
+        "chart": transfer_map(table),
+        "worst": worst if worst and worst["forgotten"] > 0 else None,
     }
 
 
