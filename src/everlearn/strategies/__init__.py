@@ -7,9 +7,13 @@ from everlearn.strategies.dark_replay import DarkReplay
 from everlearn.strategies.decay import Decay
 from everlearn.strategies.everything import Everything
 from everlearn.strategies.ewc import EWC
+from everlearn.strategies.freeze import Freeze
+from everlearn.strategies.gdumb import GDumb
+from everlearn.strategies.lora import LoRA
 from everlearn.strategies.lwf import LwF
 from everlearn.strategies.mas import MAS
 from everlearn.strategies.prioritized import Prioritized
+from everlearn.strategies.replay import Replay
 from everlearn.strategies.reservoir import Reservoir
 from everlearn.strategies.si import SI
 from everlearn.strategies.strategy import Adaptation, Pretrained, Retention, Strategy
@@ -25,9 +29,13 @@ __all__ = [
     "DarkReplay",
     "Decay",
     "Everything",
+    "Freeze",
+    "GDumb",
+    "LoRA",
     "LwF",
     "Pretrained",
     "Prioritized",
+    "Replay",
     "Reservoir",
     "Retention",
     "Strategy",

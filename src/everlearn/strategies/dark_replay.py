@@ -78,13 +78,13 @@ class Scores(Holder):
         self._new.append((x, y, output.detach()))
         if not len(self._sample):
             return None
-        from torch.nn import functional
-
+        if output.ndim == 2:
+            self._sample.widen(2, output.shape[1])
         definition, rows = self._definition, self._definition.draw or len(x)
         more: Tensor | None = None
         if definition.alpha:
             old, _, kept = self._sample.draw(rows)
-            more = definition.alpha * functional.mse_loss(training.module(old), kept)
+            more = definition.alpha * _apart(training.module(old), kept)
         if definition.beta:
             old, label, _ = self._sample.draw(rows)
             labels = definition.beta * training.loss(training.module(old), label, None)
@@ -106,3 +106,11 @@ class Scores(Holder):
         if set(state) != {"rows"}:
             raise InputError(f"the state has {sorted(state)}; it is not of dark replay")
         self._sample.load(state["rows"], device)
+
+
+def _apart(now: Tensor, kept: Tensor) -> Tensor:
+    """The mean squared difference of scores; an output that was not there then has none."""
+    from torch.nn import functional
+
+    known = ~kept.isnan()
+    return functional.mse_loss(now[known], kept[known])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from everlearn.base import InputError, State
-from everlearn.learners.neural.holder import Holder
+from everlearn.learners.neural.holder import Holder, Padded
 from everlearn.strategies.neural import part_of_tensors, tensors_of_part
 
 if TYPE_CHECKING:
@@ -40,6 +40,11 @@ class Elastic(Holder):
                 if weight.grad is not None and name in self.importance:
                     stiffness = (self.strength * self.importance[name]).clamp_(max=stiffest)
                     weight.grad.addcmul_(stiffness, weight.detach() - self.anchor[name])
+
+    def grown(self, padded: Padded) -> None:
+        """New weights are not held."""
+        for kept in (self.importance, self.anchor):
+            kept.update({name: padded(name, tensor) for name, tensor in kept.items()})
 
     def save(self) -> State:
         """Importances and anchors."""

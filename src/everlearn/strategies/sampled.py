@@ -65,6 +65,14 @@ class RowSample:
         chosen = torch.randperm(len(self))[:rows].to(self._held[0].device)
         return [column[chosen] for column in self._held]
 
+    def widen(self, column: int, width: int) -> None:
+        """Let a column of (m, k) have `width` numbers a row; those that were not there are NaN."""
+        import torch
+
+        if self._held and (more := width - self._held[column].shape[1]) > 0:
+            held = self._held[column]
+            self._held[column] = torch.cat([held, held.new_full((len(held), more), torch.nan)], 1)
+
     def merge(self, other: RowSample) -> None:
         """Become a uniform sample of all rows that were offered to either."""
         import torch

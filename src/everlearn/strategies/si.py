@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from everlearn.base import Learner, State
+from everlearn.learners.neural.holder import Padded
 from everlearn.strategies.elastic import Elastic
 from everlearn.strategies.neural import network_of, part_of_tensors, tensors_of_part
 from everlearn.strategies.strategy import share
@@ -84,6 +85,12 @@ class Paths(Elastic):
             gain = gradient.mul_(move).where(move != 0, 0.0)  # a step left out had no finite one
             self._gain[name] = self._gain[name].add_(gain) if name in self._gain else gain
         self._before.clear()
+
+    def grown(self, padded: Padded) -> None:
+        """New weights begin where they are."""
+        super().grown(padded)
+        self._gain = {name: padded(name, tensor) for name, tensor in self._gain.items()}
+        self._start = {name: padded(name, tensor, True) for name, tensor in self._start.items()}
 
     def settle(self, training: Training) -> None:
         """Turn the gains of the increment into importance."""

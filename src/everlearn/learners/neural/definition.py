@@ -58,6 +58,10 @@ class TorchLearner:
         clip: largest norm of the gradient, or None.
         pretrained: whether the module answers before it has learned anything here. Otherwise that
             answer is a prior.
+        new_head: whether the linear layer that answers is replaced by one that has an output for
+            each of `classes` (one for two classes by "bce", or for a number), or that layer's name.
+        grow: whether the linear layer that answers gets an output for each class that comes and
+            that it has none for, or that layer's name.
 
     Raises:
         SpecError: an argument that is none of these.
@@ -82,6 +86,8 @@ class TorchLearner:
     precision: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     clip: float | None = None
     pretrained: bool = False
+    new_head: bool | str = False
+    grow: bool | str = False
 
     def __post_init__(self) -> None:
         if not callable(self.module):

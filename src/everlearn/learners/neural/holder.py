@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from everlearn.base import State
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from everlearn.learners.neural.training import Training
+
+
+Padded = Callable[..., "Tensor"]
 
 
 class Holder:
@@ -43,6 +47,11 @@ class Holder:
 
     def taken_up(self, training: Training) -> None:
         """The module has learned without it, and is held from here on."""
+
+    def grown(self, padded: Padded) -> None:
+        """Parameters got more rows, and so did the module's answers: ``padded(name, tensor, now)``
+        is what a tensor like the parameter of that name is now, with zeros (or, `now`, the
+        parameter's own numbers) for what is new."""
 
     def settle(self, training: Training) -> None:
         """The increment is over."""

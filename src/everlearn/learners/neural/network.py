@@ -6,11 +6,14 @@ import copy
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd as _Dropouts
 
 from everlearn.base import (
     Array,
@@ -18,24 +21,31 @@ from everlearn.base import (
     Columns,
     Floats,
     InputError,
+    Ints,
     Part,
     Prediction,
     SpecError,
     State,
+    prefixed,
+    under,
 )
 from everlearn.learners.answers import prior
 from everlearn.learners.encoder import Encoder, Encoding
+from everlearn.learners.neural.change import Change
+from everlearn.learners.neural.heads import Replaced, head_of, is_shared, renew, widen
 from everlearn.learners.neural.holder import Holder
+from everlearn.learners.neural.layers import still_buffers
 from everlearn.learners.neural.losses import LOSSES, own
 from everlearn.learners.neural.tensors import check_same_shapes, part_of, tensors_of
 from everlearn.learners.neural.training import DIVERGED, Training
+from everlearn.learners.neural.undo import unchanged
 
 if TYPE_CHECKING:
     from everlearn.learners.neural.definition import TorchLearner
 
 PARTS = ("encoder", "known", "module/frozen", "module/moving", "optimizer", "random")
 
-_generators_in_use = threading.RLock()
+generators_in_use = threading.RLock()
 """PyTorch's generators are the process's: one learner at a time draws from them."""
 
 
@@ -60,14 +70,20 @@ class Network:
         self.kind = definition.kind_for(columns, classes)
         self._encoding = _encoding_of(definition.encoder, columns)
         self._type = torch.float64 if definition.precision == "float64" else torch.float32
+        self._numbers = np.float64 if self._type == torch.float64 else np.float32
         self._device = _device(definition.device)
         loss = definition.loss or ("cross_entropy" if self.kind == "classifier" else "mse")
         self._counts = loss == "poisson"
         self._one_score = self.kind == "regressor" or loss == "bce"
         self._loss = LOSSES[loss] if isinstance(loss, str) else own(loss, self._one_score)
-        self._classes = 0
-        self._make(seed)
-        self.grow(classes)
+        self._classes, self._room = 0, 0
+        self._module: torch.nn.Module
+        self._training: Training
+        self._head: str | None = None
+        self._change = Change()
+        self._frozen: Part | None = None  # the part of what does not move, once it is made
+        self._make(seed, classes)
+        self.grow(max(classes, self.definition.room if self._head is not None else 0))
 
     @property
     def module(self) -> torch.nn.Module:
@@ -90,7 +106,7 @@ class Network:
         Raises:
             InputError: the rows have other columns.
         """
-        x = self._tensor(self._encoding.transform(batch))
+        x = self._change.marked(batch, self._tensor(self._encoding.transform(batch)))
         if not len(batch) or not (self._training.steps or self.definition.pretrained):
             return prior(len(batch), self.kind, self._classes, has_proba=True)
         self._module.eval()
@@ -100,7 +116,9 @@ class Network:
         return self._answer(output.to("cpu", torch.float64))
 
     def learn(self, batch: Batch, score: int = 0) -> Prediction | None:
-        """Learn the rows in steps; what is returned was predicted before the first of them.
+        """Learn the rows in steps; what is returned was predicted before the first of them, or, by
+        a module that answers as it learns (no dropout, no statistics of batches), each before its
+        own step, whose answers these are.
 
         Rows of weight 0 are not learned.
 
@@ -109,31 +127,30 @@ class Network:
                 finite, or a loss that is not, saying in which step: that one, and those after it,
                 are not learned.
         """
-        answer = None
-        if score:
-            answer = self.predict(batch if score >= len(batch) else batch.take(slice(score)))
-        batch, weight = weighing(batch)
-        y = self._target(batch)
-        x = self._learned_matrix(batch)
-        if not len(batch):
+        scored = batch if score >= len(batch) else batch.take(slice(score))
+        learned, weight = weighing(batch)
+        joins = self._answers_as_it_learns and len(learned) == len(batch)
+        answer = self.predict(scored) if score and not joins else None
+        y = self._target(learned)
+        x = self._learned_matrix(learned)
+        if not len(learned):
             return answer
-        self._module.train()
-        with self._own_random():
-            order = self._order(len(batch))
-        w = None if weight is None else self._tensor(weight)
-        if order is not None:
-            x, y, w = x[order], y[order], None if w is None else w[order]
-        size = self.definition.batch or len(batch)
-        for start in range(0, len(batch), size):
-            step = slice(start, start + size)
-            with self._own_random():  # others may draw in between
-                self._training.step(x[step], y[step], None if w is None else w[step])
+        x = self._about_to_learn(learned, x, y)
+        size = self.definition.batch or len(learned)
+        unlearned = 0 if self._training.steps or self.definition.pretrained else size
+        order, outputs = self._steps(x, y, None if weight is None else self._tensor(weight), size)
+        if score and joins:
+            answer = self._answer(outputs.to("cpu", torch.float64))
+            self._put_prior(answer, order[:unlearned])
+            answer = answer.take(np.argsort(order)[: len(scored)])
         return answer
 
     def grow(self, classes: int) -> bool:
-        """Make room for codes 0 … classes−1: for as many as the module has outputs."""
-        if self.kind != "classifier" or classes > self._room:
+        """Make room for codes 0 … classes−1: for as many as the module has outputs, or gets."""
+        if self.kind != "classifier" or (classes > self._room and self._head is None):
             return False
+        if classes > self._room:
+            self._widen(classes)
         self._classes = self._training.classes = max(self._classes, classes)
         return True
 
@@ -144,40 +161,65 @@ class Network:
         Raises:
             InputError: a weight is not finite: the module diverged.
         """
-        tensors = self._module.state_dict()
-        for name, tensor in tensors.items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise InputError(
-                    f"{name} is not finite after {self._training.steps} steps; {DIVERGED}"
-                )
-        still = {name for name, p in self._module.named_parameters() if not p.requires_grad}
+        still = self._still()
+        tensors = {self._change.stored(k): v for k, v in self._module.state_dict().items()}
+        moving = {name: tensor for name, tensor in tensors.items() if name not in still}
+        if self._frozen is None:
+            self._check_finite(tensors)
+            self._frozen = part_of({name: tensors[name] for name in tensors if name in still})
+        self._check_finite(moving)
         parts, known = self._training.save()
+        said = {"change": self._change.to_json(), "moving": self._moving()}
         return {
             **parts,
+            **prefixed("change", self._change.save()),
             "encoder": self._encoding.save(),
-            "known": Part(meta={**known, "classes": self._classes}),
-            "module/frozen": part_of({k: v for k, v in tensors.items() if k in still}),
-            "module/moving": part_of({k: v for k, v in tensors.items() if k not in still}),
+            "known": Part(meta={**known, **said, "classes": self._classes}),
+            "module/frozen": self._frozen,
+            "module/moving": part_of(moving),
             "random": part_of(self._random),
         }
 
     def load(self, state: State) -> None:
-        """Become what `save` saw.
+        """Become what `save` saw. Where other parameters moved in it, or otherwise, the optimizer
+        and its scheduler begin anew; what was added to the module is merged into its weights.
 
         Raises:
             InputError: the state is of another architecture, optimizer or encoder; the message
                 names what differs. This learner is then not to be used.
         """
-        if sorted(name for name in state if not name.startswith("held/")) != list(PARTS):
+        if sorted(name for name in state if not name.startswith(("held/", "change/"))) != list(
+            PARTS
+        ):
             raise InputError(f"the state has parts {sorted(state)}; it is of no PyTorch module")
-        tensors = {**tensors_of(state["module/frozen"]), **tensors_of(state["module/moving"])}
-        check_same_shapes("architecture", tensors, self._module.state_dict())
-        self._encoding.load(state["encoder"])
-        self._module.load_state_dict(tensors)
-        self._random = tensors_of(state["random"])
         known = state["known"].meta
+        same = known.get("change") == self._change.to_json()
+        tensors = {**tensors_of(state["module/frozen"]), **tensors_of(state["module/moving"])}
+        if not same:
+            tensors = unchanged(tensors, known["change"])
+        elif self._change.prepare(under("change", state)):
+            self._train_anew()
+        self._load_tensors(tensors, same)
+        self._frozen = state["module/frozen"] if same and self._is_frozen(state) else None
+        self._encoding.load(state["encoder"])
+        self._random = tensors_of(state["random"])
         self._classes = self._training.classes = int(known["classes"])
-        self._training.load(state, known)
+        anew = not same or known.get("moving", self._moving()) != self._moving()
+        self._training.load(state, known, anew)
+
+    def change(self, change: Change) -> Self:
+        """Let what an adaptation makes of the module be what learns. Returns this learner.
+
+        Raises:
+            SpecError: the module cannot be changed so, or is changed already.
+        """
+        if self._change.kind:
+            raise SpecError(f"the module is changed already, by {self._change.kind!r}")
+        with self._own_random():
+            self._module = change.apply(self._module, self._blank())
+        self._change = change
+        self._train_anew()
+        return self
 
     def hold(self, holder: Holder) -> Self:
         """Let what a retention brings take part in learning. Returns this learner."""
@@ -188,14 +230,16 @@ class Network:
         """The increment is over."""
         with self._own_random():
             self._training.settle()
+            if self._change.settle(self._training):
+                self._train_anew()
 
     # --- making it ---
 
-    def _make(self, seed: int) -> None:
+    def _make(self, seed: int, classes: int) -> None:
         """The module and all that trains it, from generators that the seed began."""
         definition = self.definition
         devices = [self._device] if self._device.type == "cuda" else []
-        with _generators_in_use, torch.random.fork_rng(devices):
+        with generators_in_use, torch.random.fork_rng(devices):
             torch.manual_seed(seed)
             made = definition.module
             module = copy.deepcopy(made) if isinstance(made, torch.nn.Module) else made()
@@ -203,9 +247,58 @@ class Network:
                 raise SpecError(f"{made!r} made {module!r}, which is no torch.nn.Module")
             self._module = module.to(self._device, self._type)
             self._room = self._outputs()
+            if definition.new_head:
+                self._room = self._renew_head(classes)
+            self._head = self._growing_head()
             self._draws = self._draws_to_answer()
             self._training = Training(self._module, definition, self._loss, self._device)
             self._random = self._generators()
+
+    def _renew_head(self, classes: int) -> int:
+        """Replace the head by a new one; returns how many classes that tells apart."""
+        said = self.definition.new_head
+        name = head_of(self._module, self._blank(), said if isinstance(said, str) else None)
+        room = 2 if self._one_score else self.definition.room
+        if not room and self.definition.grow:
+            room = max(classes, 2)
+        if not room:
+            raise SpecError("TorchLearner(new_head=) needs classes=, or grow=True")
+        self._module = renew(self._module, name, 1 if self._one_score else room)
+        return room
+
+    def _growing_head(self) -> str | None:
+        """The layer that gets an output for each class that comes, if that is wanted."""
+        said = self.definition.grow
+        if not said or self.kind != "classifier":
+            return None
+        if self._one_score:
+            raise SpecError(
+                "TorchLearner(grow=) needs a score for each class: loss='cross_entropy'"
+            )
+        name = head_of(self._module, self._blank(), said if isinstance(said, str) else None)
+        if is_shared(self._module, name):
+            raise SpecError(f"the weights of {name!r} are another layer's too: it cannot grow")
+        return name
+
+    def _widen(self, outputs: int) -> None:
+        """Give the head more outputs, drawn from this learner's generator."""
+        assert self._head is not None
+        replaced: Replaced = {}
+        with self._own_random():
+            for head in self._change.heads(self._head):
+                replaced |= widen(self._module, head, outputs)
+        self._training.grown(replaced)
+        self._room, self._frozen = outputs, None
+
+    def _train_anew(self) -> None:
+        """A loss, an optimizer and a scheduler for what moves now."""
+        before = self._training
+        self._training = Training(
+            self._module, self.definition, self._loss, self._device, self._change.rate
+        )
+        self._training.steps, self._training.classes = before.steps, before.classes
+        self._training.holders = before.holders
+        self._frozen = None
 
     def _outputs(self) -> int:
         """How many classes the module tells apart, by its answer to a row of zeros, which also
@@ -227,6 +320,8 @@ class Network:
         if len(shape) != 2 or shape[0] != 1:
             raise SpecError(f"the module answers {shape} to one row, where (1, classes) is wanted")
         said = self.definition.room
+        if self.definition.grow or self.definition.new_head:
+            return int(shape[1])
         if said > shape[1]:
             raise SpecError(f"classes= says {said}, but the module has {shape[1]} outputs")
         return said or int(shape[1])
@@ -257,6 +352,16 @@ class Network:
             self._encoding.restore(before)
             raise
 
+    def _about_to_learn(self, batch: Batch, x: Tensor, y: Tensor) -> Tensor:
+        """The rows as the changed module takes them, after it has seen what is coming."""
+        if not self._change.kind:
+            return x
+        with self._own_random():
+            x = self._change.marked(batch, x, learned=True)
+            if self._change.begin(self._training, x, y):
+                self._train_anew()
+        return x
+
     def _target(self, batch: Batch) -> Tensor:
         """(n,) class codes or numbers, checked."""
         y = batch.y
@@ -273,13 +378,50 @@ class Network:
             raise InputError("the target is NaN or infinite in some row; set such rows aside")
         return self._tensor(y)
 
-    def _order(self, rows: int) -> Tensor | None:
-        """The order in which rows are learned in more than one step."""
-        if not self.definition.batch or rows <= self.definition.batch:
-            return None
-        return torch.randperm(rows).to(self._device)
+    def _steps(self, x: Tensor, y: Tensor, w: Tensor | None, size: int) -> tuple[Ints, Tensor]:
+        """Learn rows in steps of `size`, in an order drawn from the state.
+
+        Returns:
+            (n,) that order, and what the module answered to each row, in that order, in its step.
+        """
+        self._module.train()
+        places, outputs = None, []
+        if len(x) > size:
+            with self._own_random():
+                places = torch.randperm(len(x))
+        at = None if places is None else places.to(self._device)
+        for start in range(0, len(x), size):
+            step = slice(start, start + size) if at is None else at[start : start + size]
+            own = None if w is None else w[step]
+            with self._own_random():  # others may draw in between
+                outputs.append(self._training.step(x[step], y[step], own))
+        order = np.arange(len(x)) if places is None else places.numpy()
+        return order, outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     # --- answering ---
+
+    @cached_property
+    def _answers_as_it_learns(self) -> bool:
+        """Whether the module answers in training what it would answer to the same rows in use."""
+        if any(isinstance(m, _Dropouts | _BatchNorm) for m in self._module.modules()):
+            return False
+        if self._draws:
+            return False
+        rows = np.random.default_rng(0).normal(size=(16, self._encoding.width))
+        x = self._tensor(rows.astype(getattr(self._encoding, "dtype", np.float64)))
+        buffers = [buffer.clone() for buffer in self._module.buffers()]
+        with torch.no_grad(), self._own_random(keep=False):
+            in_use, in_training = (self._module.train(mode)(x) for mode in (False, True))
+            for buffer, before in zip(self._module.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+        return torch.allclose(in_use, in_training, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+    def _put_prior(self, answer: Prediction, rows: Ints) -> None:
+        """Rows that came before anything was learned were answered with the prior."""
+        first = prior(len(rows), self.kind, self._classes, has_proba=True)
+        answer.value[rows] = first.value
+        if answer.proba is not None and first.proba is not None:
+            answer.proba[rows] = first.proba
 
     def _answer(self, output: Tensor) -> Prediction:
         """What the module's float64 output says."""
@@ -298,6 +440,38 @@ class Network:
 
     # --- its state ---
 
+    def _still(self) -> set[str]:
+        """Names, as stored, of what does not move."""
+        named = self._module.named_parameters(remove_duplicate=False)
+        still = {name for name, p in named if not p.requires_grad} | still_buffers(self._module)
+        return {self._change.stored(name) for name in still}
+
+    def _moving(self) -> list[str]:
+        return [self._change.stored(name) for name in self._training.moving]
+
+    def _is_frozen(self, state: State) -> bool:
+        return set(state["module/frozen"].arrays) == self._still()
+
+    def _check_finite(self, tensors: dict[str, Tensor]) -> None:
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise InputError(
+                    f"{name} is not finite after {self._training.steps} steps; {DIVERGED}"
+                )
+
+    def _load_tensors(self, tensors: dict[str, Tensor], same: bool) -> None:
+        """Load tensors by the names under which they are stored; without what was not added."""
+        weight = f"{self._head}.weight" if self._head else "weight"
+        if self._head is not None and weight in tensors and len(tensors[weight]) > self._room:
+            self._widen(len(tensors[weight]))
+        own = {self._change.stored(k): v for k, v in self._module.state_dict().items()}
+        if not same:
+            tensors = {k: v for k, v in own.items() if self._change.adds(k)} | tensors
+        check_same_shapes("architecture", tensors, own)
+        self._module.load_state_dict(
+            {name: tensors[self._change.stored(name)] for name in self._module.state_dict()}
+        )
+
     def _generators(self) -> dict[str, Tensor]:
         made = {"cpu": torch.get_rng_state()}
         if self._device.type == "cuda":
@@ -307,7 +481,7 @@ class Network:
     @contextmanager
     def _own_random(self, keep: bool = True) -> Iterator[None]:
         """Draw from this learner's generators, and leave the process's as they were."""
-        with _generators_in_use:
+        with generators_in_use:
             before = self._generators()
             self._set_generators(self._random)
             try:
@@ -324,8 +498,10 @@ class Network:
 
     def _tensor(self, array: Array) -> Tensor:
         """On the device; numbers in the module's type, whole numbers (tokens) as they are."""
-        kind = self._type if array.dtype.kind == "f" else torch.int64
-        return torch.from_numpy(np.array(array)).to(self._device, kind)
+        kind = self._numbers if array.dtype.kind == "f" else np.int64
+        with np.errstate(over="ignore"):  # what becomes infinite is refused by its loss
+            own = np.array(array, kind, order="C")
+        return torch.from_numpy(own).to(self._device)
 
 
 def _encoding_of(encoder: Any, columns: Columns) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from everlearn.base import InputError, Json, Part, SpecError, State
+from everlearn.learners.neural.heads import Replaced, pad_optimizer, padding
 from everlearn.learners.neural.holder import Holder
 from everlearn.learners.neural.losses import Loss
 from everlearn.learners.neural.tensors import as_json, from_json, load_optimizer, optimizer_part
@@ -27,6 +29,7 @@ class Training:
         definition: of the learner.
         loss: (output, target, weights) → mean.
         device: of the module.
+        rate: name → the factor of the optimizer's step for that parameter.
 
     Attributes:
         moving: name → parameter that learns.
@@ -39,13 +42,18 @@ class Training:
     """
 
     def __init__(
-        self, module: torch.nn.Module, definition: TorchLearner, loss: Loss, device: torch.device
+        self,
+        module: torch.nn.Module,
+        definition: TorchLearner,
+        loss: Loss,
+        device: torch.device,
+        rate: Callable[[str], float] = lambda name: 1.0,
     ) -> None:
         self.module, self.loss = module, loss
         self.moving = {name: p for name, p in module.named_parameters() if p.requires_grad}
         if not self.moving:
             raise SpecError("the module has no parameter that requires a gradient")
-        self.optimizer = definition.optimizer(list(self.moving.values()))
+        self.optimizer = _optimizer(definition, self.moving, rate)
         self.steps, self.classes = 0, 0
         self.holders: list[Holder] = []
         self._device, self._clip = device, definition.clip
@@ -61,13 +69,16 @@ class Training:
         kind = self._cast_to
         return torch.autocast(self._device.type, dtype=kind, enabled=kind is not None)
 
-    def step(self, x: Tensor, y: Tensor, weight: Tensor | None) -> None:
+    def step(self, x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
         """One step of the optimizer; in parts, for the same gradient, where memory runs out.
 
         Args:
             x: (n, width) rows.
             y: (n,) targets.
             weight: (n,) or None where all weigh 1.
+
+        Returns:
+            What the module answered to the rows before the step.
 
         Raises:
             InputError: the loss is not finite. Nothing has moved.
@@ -79,7 +90,7 @@ class Training:
             for holder in self.holders:
                 holder.begin()
             try:
-                value = self._gradient(x, y, weight, parts)
+                value, outputs = self._gradient(x, y, weight, parts)
                 break
             except (torch.OutOfMemoryError, MemoryError):
                 if parts >= len(x):
@@ -98,6 +109,7 @@ class Training:
         self.steps += 1
         for holder in self.holders:
             holder.seen(x, y)
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def settle(self) -> None:
         """The increment is over."""
@@ -115,24 +127,37 @@ class Training:
             known[name] = as_json(saved, f"the {name}")
         return parts, known
 
-    def load(self, state: State, known: dict[str, Json]) -> None:
+    def grown(self, replaced: Replaced) -> None:
+        """Parameters have more rows: others stand in their places."""
+        for name, (_, new) in replaced.items():
+            if name in self.moving:
+                self.moving[name] = new
+        pad_optimizer(self.optimizer, replaced)
+        for holder in self.holders:
+            holder.grown(padding(replaced))
+
+    def load(self, state: State, known: dict[str, Json], anew: bool = False) -> None:
         """The inverse of `save`. A holder of which the state has nothing begins here.
+
+        Args:
+            anew: whether other parameters moved: optimizer and scheduler begin anew.
 
         Raises:
             InputError: the state is of another optimizer or holder.
         """
-        load_optimizer(self.optimizer, state["optimizer"])
         self.steps = int(known["steps"])
-        for name, one in self._stepping().items():
-            if name not in known:
-                raise InputError(f"the state has no {name}")
-            one.load_state_dict(from_json(known[name]))
+        if not anew:
+            load_optimizer(self.optimizer, state["optimizer"])
+            for name, one in self._stepping().items():
+                if name not in known:
+                    raise InputError(f"the state has no {name}")
+                one.load_state_dict(from_json(known[name]))
         for holder in self.holders:
             start = f"held/{holder.name}/"
             own = {k[len(start) :]: part for k, part in state.items() if k.startswith(start)}
             if own:
                 holder.load(own, self._device)
-            else:
+            if anew or not own:
                 holder.taken_up(self)
 
     def _stepping(self) -> dict[str, Any]:
@@ -146,16 +171,23 @@ class Training:
             for name, before in buffers.items():
                 self.module.get_buffer(name).copy_(before)
 
-    def _gradient(self, x: Tensor, y: Tensor, weight: Tensor | None, parts: int) -> float:
-        """Leave the gradient of the mean loss in the parameters; returns that mean."""
+    def _gradient(
+        self, x: Tensor, y: Tensor, weight: Tensor | None, parts: int
+    ) -> tuple[float, list[Tensor]]:
+        """Leave the gradient of the mean loss in the parameters.
+
+        Returns:
+            That mean, and the module's answers, a tensor for each part.
+        """
         whole = len(x) if weight is None else float(weight.sum())
         size = -(-len(x) // parts)
-        total = 0.0
+        total, outputs = 0.0, []
         for start in range(0, len(x), size):
             rows = slice(start, start + size)
             own = None if weight is None else weight[rows]
             with self.cast():
                 output = self.module(x[rows])
+                outputs.append(output.detach())
                 mean = self.loss(output, y[rows], own)
                 for holder in self.holders:
                     more = holder.loss(self, x[rows], y[rows], output)
@@ -164,10 +196,10 @@ class Training:
             loss = mean if parts == 1 else mean * share
             total += loss.item()
             if not math.isfinite(total):
-                return total
+                return total, outputs
             scaled = loss if self._scaler is None else self._scaler.scale(loss)
             scaled.backward()  # type: ignore[no-untyped-call]
-        return total
+        return total, outputs
 
     def _move(self) -> None:
         if self._scaler is not None:
@@ -185,3 +217,18 @@ class Training:
             self._scheduler.step()
         for holder in self.holders:
             holder.after_step(self)
+
+
+def _optimizer(
+    definition: TorchLearner, moving: dict[str, Any], rate: Callable[[str], float]
+) -> torch.optim.Optimizer:
+    """The definition's optimizer, with a group of parameters for each rate."""
+    groups: dict[float, list[Any]] = {}
+    for name, parameter in moving.items():
+        groups.setdefault(rate(name), []).append(parameter)
+    if set(groups) == {1.0}:
+        return definition.optimizer(list(moving.values()))
+    optimizer = definition.optimizer([{"params": own} for own in groups.values()])
+    for group, factor in zip(optimizer.param_groups, groups, strict=True):
+        group["lr"] = group["lr"] * factor
+    return optimizer
