@@ -8,13 +8,16 @@ from sklearn.linear_model import SGDClassifier
 
 import everlearn as el
 from everlearn.base import Batch
-from everlearn.jobs.learn import Fold, relive
+from everlearn.jobs.learn import Fold
+from everlearn.jobs.relive import relive
 
 ROWS = 2_500
 
 
 class Told:
     """A fold of which only what it is given to learn is of interest."""
+
+    alone = False
 
     def __init__(self) -> None:
         self.seen: list[int] = []

@@ -39,6 +39,7 @@ torch.set_num_threads(1)
 
 ENCODER = Encoder(categories="onehot", buckets=8)
 WIDTH = 3 * 2 + 6 + 8
+COLUMNS_WIDTH = 3 + 6 + 8
 
 
 def net(outputs: int = 3, dropout: float = 0.0) -> nn.Module:
@@ -77,12 +78,16 @@ def slower_and_slower(optimizer: torch.optim.Optimizer) -> Any:
 
 
 class TestClassifier(LearnerSuite):
+    scores = "step"
+
     def learner(self, columns: Columns, classes: int = 0, seed: int = 0) -> Learner:
         made = TorchLearner(net, optimizer=fast, batch=20, encoder=ENCODER)
         return made.make_learner(columns, classes=classes, seed=seed)
 
 
 class TestRegressor(LearnerSuite):
+    scores = "step"
+
     def learner(self, columns: Columns, classes: int = 0, seed: int = 0) -> Learner:
         made = TorchLearner(one_output, "mse", fast, batch=10, encoder=ENCODER, precision="float64")
         return made.make_learner(columns, classes=classes, seed=seed)
@@ -111,6 +116,48 @@ def taught(definition: TorchLearner, columns: Columns = COLUMNS, rows: int = 200
     learner = definition.make_learner(columns, classes=2)
     learner.learn(make_rows(0, rows))
     return learner
+
+
+def test_what_is_scored_is_what_the_module_answered_in_its_steps() -> None:
+    encoder = Encoder(numbers="as_is", missing="mean", categories="onehot", buckets=8)
+    width = COLUMNS_WIDTH
+    made = nn.Sequential(nn.Linear(width, 12), nn.Tanh(), nn.Linear(12, 3))
+    learner = TorchLearner(made, optimizer=fast, batch=16, encoder=encoder).make_learner(
+        COLUMNS, classes=2
+    )
+    calls: list[tuple[Any, Any]] = []
+    learner.module.register_forward_hook(
+        lambda module, given, output: calls.append((given[0].clone(), output.detach().clone()))
+    )
+    first, rows = make_rows(0, 40), make_rows(40, 100)
+    begun = learner.learn(first, score=40)
+    assert begun is not None and begun.proba is not None
+    assert (begun.proba == 0.5).all(axis=1).sum() == 16  # before the first step: the prior
+    calls.clear()
+    answer = learner.learn(rows, score=50)
+    assert answer is not None and answer.proba is not None and len(answer) == 50
+    assert [len(x) for x, _ in calls] == [16, 16, 16, 12]  # and nothing was computed twice
+    seen, outputs = torch.cat([x for x, _ in calls]), torch.cat([out for _, out in calls])
+    given = torch.tensor(learner._encoding.transform(rows), dtype=torch.float32)
+    for row in range(50):
+        (at,) = torch.nonzero((seen == given[row]).all(dim=1))[:, 0].tolist()
+        expected = torch.softmax(outputs[at, :2].double(), 0).numpy()
+        np.testing.assert_allclose(answer.proba[row], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm1d(12)])
+def test_a_module_that_learns_otherwise_than_it_answers_is_asked_first(layer: nn.Module) -> None:
+    encoder = Encoder(numbers="as_is", missing="mean", categories="onehot", buckets=8)
+    made = nn.Sequential(nn.Linear(COLUMNS_WIDTH, 12), layer, nn.Linear(12, 2))
+    learner = TorchLearner(made, optimizer=fast, batch=16, encoder=encoder).make_learner(
+        COLUMNS, classes=2
+    )
+    learner.learn(make_rows(0, 100))
+    rows = make_rows(100, 160)
+    expected = learner.predict(rows)
+    answer = learner.learn(rows, score=60)
+    assert answer is not None and answer.proba is not None and expected.proba is not None
+    assert np.array_equal(answer.proba, expected.proba)
 
 
 def test_is_the_loop_that_users_write_bit_by_bit() -> None:

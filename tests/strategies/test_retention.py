@@ -37,6 +37,7 @@ class Held(LearnerSuite):
     """A module that has been through one increment, and is held to it."""
 
     method: Any
+    scores = "step"
 
     def learner(self, columns: Columns, classes: int = 0, seed: int = 0) -> Learner:
         encoder = Encoder(categories="onehot", buckets=8)

@@ -15,7 +15,8 @@ from everlearn.compare.periods import Groups
 from everlearn.compare.run import Run
 from everlearn.compare.strategies import Plan
 from everlearn.compare.timeline import NEVER
-from everlearn.jobs.learn import Fold, relive
+from everlearn.jobs.learn import Fold
+from everlearn.jobs.relive import learn_memory, relive
 from everlearn.registry import bundle
 from everlearn.strategies.strategy import Pretrained, Strategy
 
@@ -222,6 +223,7 @@ class _Replay:
                 else:
                     self.fold.step(chunk, again=again > 0, test=False)
         self.fold.settle()
+        learn_memory(self.fold, strategy, lambda rows: None)
         self.rows_read += (stop - start) * strategy.passes
         self.rows_learned += (stop - start) * strategy.passes
 

@@ -243,10 +243,10 @@ class Reader:
         """The passes after the first, out of memory."""
         for number in range(2, self._passes + 1):
             for item in kept:
-                if isinstance(item, Chunk):
-                    yield item.again(number)
-                else:
+                if not isinstance(item, Chunk):
                     self.seen.add(item)
+                elif len(item):
+                    yield item.again(number)
             if number < self._passes:
                 self.seen.restart()
 

@@ -32,8 +32,9 @@ from everlearn.data.source import open_sources
 from everlearn.data.tables import MemoryBlobs, arrays_to_table
 from everlearn.evaluation.metrics import Metrics
 from everlearn.jobs.begin import classes_beforehand, resolved_columns
-from everlearn.jobs.learn import ChunkLike, Fold, Step, relive
+from everlearn.jobs.learn import ChunkLike, Fold, Step
 from everlearn.jobs.learn import learn as fold_chunks
+from everlearn.jobs.relive import learn_memory, relive
 from everlearn.jobs.run import UNSEEN_CLASS
 from everlearn.registry import bundle
 from everlearn.strategies.strategy import Pretrained, Strategy
@@ -181,6 +182,7 @@ def _folded(model: Model, fold: Fold, slices: list[Slice], blobs: MemoryBlobs) -
 
     with reader:
         fold_chunks(fold, reader, measure)
+    learn_memory(fold, strategy, lambda rows: None)
     if fold.columns.id is not None:
         fold.others = prefixed("ids", seen.save())
     aside: dict[str, int] = {}

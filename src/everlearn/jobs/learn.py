@@ -92,57 +92,6 @@ def learn(fold: Fold, chunks: Chunks, after_step: AfterStep) -> None:
     fold.settle()
 
 
-def relive(fold: Fold, strategy: Strategy, skip: int, after_chunk: Callable[[int], None]) -> None:
-    """Fold in all that the memory holds: what `start="scratch"` begins with.
-
-    Args:
-        strategy: its chunk, passes and order: rows are shuffled where it shuffles, and come in the
-            order of their arrival otherwise.
-        skip: remembered rows that were folded in before a checkpoint.
-        after_chunk: called with the number of remembered rows folded in so far.
-    """
-    done = 0
-    for number in range(strategy.passes):
-        for rows in _arranged(fold.remembered(), strategy, number):
-            for piece in rows.split(strategy.chunk):
-                done += len(piece)
-                if done > skip:
-                    fold.learn(piece)
-                    crash_point("learn.relive")
-                    after_chunk(done)
-
-
-def _arranged(batches: Iterator[Batch], strategy: Strategy, number: int) -> Iterator[Batch]:
-    """The rows in windows of the strategy's shuffle, each permuted; as they are without one.
-
-    The permutation of a window depends only on the seed, the pass and the window, so that a job
-    goes on in the middle.
-    """
-    order = strategy.order
-    if isinstance(order, str):
-        yield from batches
-        return
-    seed = strategy.seed if order.seed is None else order.seed
-    for window, rows in enumerate(_windows(batches, order.buffer)):
-        generator = np.random.default_rng([seed, number, window])
-        yield rows.take(generator.permutation(len(rows)))
-
-
-def _windows(batches: Iterator[Batch], rows: int) -> Iterator[Batch]:
-    """The same rows in batches of `rows` rows; the last one may have fewer."""
-    kept: list[Batch] = []
-    count = 0
-    for batch in batches:
-        while count + len(batch) >= rows:
-            room = rows - count
-            yield Batch.concat([*kept, batch.take(slice(0, room))])
-            batch, kept, count = batch.take(slice(room, None)), [], 0
-        kept.append(batch)
-        count += len(batch)
-    if count:
-        yield Batch.concat(kept)
-
-
 def memory_definition(memory: Memory) -> Json:
     """What makes two memories hold the same rows: everything but the ratio of their draws."""
     config = to_config(memory)
@@ -164,6 +113,7 @@ class Fold:
         replays: whether rows are drawn from memory for each chunk; a fold that began with all that
             the memory holds (`relive`) does not see it again.
         begun: whether the learner has learned anything.
+        alone: whether new rows are only offered to the memory, and it alone is learned.
         others: parts of the state that belong to the increment's reader (ids seen so far).
     """
 
@@ -175,6 +125,7 @@ class Fold:
     definition: Json = None
     replays: bool = True
     begun: bool = False
+    alone: bool = False
     others: dict[str, Part] = field(default_factory=dict)
 
     @classmethod
@@ -280,6 +231,10 @@ class Fold:
         known, coded, refused = self._coded_known(batch)
         if not len(known):
             return Step(known, None, refused)
+        if self.alone:
+            if not again and self.memory is not None:
+                self.memory.offer(known, np.zeros(len(known)), self.generator)
+            return Step(coded, None, refused)
         drawn = self._draw(len(known))
         mixed = coded if drawn is None else Batch.concat([coded, drawn])
         ranks = self.memory is not None and self.memory.ranks_by_loss
@@ -345,6 +300,7 @@ class Fold:
         if memory is None:
             return
         self.definition = memory_definition(memory)
+        self.alone = getattr(memory, "alone", False)
         if not saved:
             self.memory = memory.open()
         elif saved["definition"].meta == self.definition:

@@ -98,6 +98,8 @@ class Strategy:
         check_part("memory", self.memory, ("ratio", "open"), "Reservoir(20_000)")
         check_part("retention", self.retention, ("wrap",), "None")
         check_part("adaptation", self.adaptation, ("wrap",), "None")
+        if getattr(self.memory, "alone", False) and self.start == "champion":
+            raise SpecError(f"{self.memory!r} is learned from scratch: Strategy(start='scratch')")
         object.__setattr__(self, "chunk", whole("Strategy(chunk=)", self.chunk))
         object.__setattr__(self, "passes", whole("Strategy(passes=)", self.passes))
         object.__setattr__(self, "seed", whole("Strategy(seed=)", self.seed, least=0))

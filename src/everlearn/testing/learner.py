@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 from dataclasses import fields, replace
 from functools import cache
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -119,12 +121,14 @@ def restricted(batch: Batch, columns: Columns) -> Batch:
 
 class LearnerSuite(ABC):
     """Every test takes a learner of its own. Set `per_row` for one that predicts and learns row by
-    row, `positive` for one that takes only numbers from 0 up, `learns` to False for one that need
+    row, `scores` to "step" for one that answers each row before its own step rather than before the
+    chunk, `positive` for one that takes only numbers from 0 up, `learns` to False for one that need
     not beat the majority or the mean on the rows of `make_rows`, `chunk` to fit the learner, and
     `columns` to some of `COLUMNS` for one that does not take all."""
 
     columns = COLUMNS
     per_row = False
+    scores: Literal["chunk", "step"] = "chunk"
     positive = False
     learns = True
     chunk = 100
@@ -206,7 +210,7 @@ class LearnerSuite(ABC):
         other.learn(rows)
         answer = learner.learn(rows, score=60)
         assert answer is not None and len(answer) == 60
-        scored = 1 if self.per_row else 60
+        scored = {"row": 1, "step": 0, "chunk": 60}["row" if self.per_row else self.scores]
         assert same_prediction(answer.take(slice(scored)), expected.take(slice(scored)))
         assert state_digest(learner.save()) == state_digest(other.save())
         assert learner.learn(self.rows(400, 500)) is None

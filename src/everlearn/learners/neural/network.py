@@ -313,7 +313,7 @@ class Network:
                 f"the module cannot take (1, {width}) numbers, which is what the encoder makes of a"
                 f" row: {type(error).__name__}: {error}"
             ) from error
-        if self._one_score:
+        if self._one_score and not self.definition.new_head:
             if shape not in ((1,), (1, 1)):
                 raise SpecError(f"the module answers {shape} to one row, where (1, 1) is wanted")
             return 2
