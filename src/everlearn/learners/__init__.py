@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from everlearn.learners.encoder import Encoder as Encoder
     from everlearn.learners.files import load_file as load_file
     from everlearn.learners.files import save_file as save_file
+    from everlearn.learners.keras_models.definition import KerasLearner as KerasLearner
     from everlearn.learners.labels import Labels as Labels
     from everlearn.learners.native.adaptive_random_forest import (
         AdaptiveRandomForestClassifier as AdaptiveRandomForestClassifier,
@@ -64,6 +65,10 @@ if TYPE_CHECKING:
         PassiveAggressiveRegressor as PassiveAggressiveRegressor,
     )
     from everlearn.learners.neural.definition import TorchLearner as TorchLearner
+    from everlearn.learners.text.causal import CausalLM as CausalLM
+    from everlearn.learners.text.gpt import GPT as GPT
+    from everlearn.learners.text.sentences import SentenceClassifier as SentenceClassifier
+    from everlearn.learners.text.tokens import Tokens as Tokens
 
 _HOME = {
     "AdaptiveRandomForestClassifier": "native.adaptive_random_forest",
@@ -71,15 +76,18 @@ _HOME = {
     "Auto": "native.auto",
     "BayesianPersonalizedRanking": "native.bayesian_personalized_ranking",
     "BernoulliNB": "native.naive_bayes",
+    "CausalLM": "text.causal",
     "Chain": "chain",
     "Encoder": "encoder",
     "Experts": "native.experts",
+    "GPT": "text.gpt",
     "GaussianNB": "native.naive_bayes",
     "HalfSpaceTrees": "native.half_space_trees",
     "HoeffdingAdaptiveTreeClassifier": "native.hoeffding_adaptive_tree",
     "HoeffdingAdaptiveTreeRegressor": "native.hoeffding_adaptive_tree_regressor",
     "HoeffdingTreeClassifier": "native.hoeffding_tree",
     "HoeffdingTreeRegressor": "native.hoeffding_tree_regressor",
+    "KerasLearner": "keras_models.definition",
     "Labels": "labels",
     "LastValue": "native.baselines",
     "LightGBM": "boosting.lightgbm",
@@ -93,6 +101,8 @@ _HOME = {
     "PassiveAggressiveClassifier": "native.passive_aggressive",
     "PassiveAggressiveRegressor": "native.passive_aggressive",
     "RunningMean": "native.baselines",
+    "SentenceClassifier": "text.sentences",
+    "Tokens": "text.tokens",
     "TorchLearner": "neural.definition",
     "XGBoost": "boosting.xgboost",
     "as_learner": "adapt",
@@ -102,11 +112,13 @@ _HOME = {
 }
 
 __all__ = [
+    "GPT",
     "AdaptiveRandomForestClassifier",
     "AdaptiveRandomForestRegressor",
     "Auto",
     "BayesianPersonalizedRanking",
     "BernoulliNB",
+    "CausalLM",
     "Chain",
     "Encoder",
     "Experts",
@@ -116,6 +128,7 @@ __all__ = [
     "HoeffdingAdaptiveTreeRegressor",
     "HoeffdingTreeClassifier",
     "HoeffdingTreeRegressor",
+    "KerasLearner",
     "Labels",
     "LastValue",
     "LightGBM",
@@ -129,6 +142,8 @@ __all__ = [
     "PassiveAggressiveClassifier",
     "PassiveAggressiveRegressor",
     "RunningMean",
+    "SentenceClassifier",
+    "Tokens",
     "TorchLearner",
     "XGBoost",
     "as_learner",

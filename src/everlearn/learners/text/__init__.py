@@ -1,0 +1,1 @@
+"""Learners of texts: tokens for PyTorch modules, encoders of sentences, causal language models."""
