@@ -150,9 +150,8 @@ def _has_adapter(layer: nn.Module) -> bool:
 @contextmanager
 def _off(adapters: list[Any]) -> Iterator[None]:
     """Without what adapters add: our own have a scale, those of the peft library a switch."""
-    names = [
-        "lora_scale" if hasattr(one, "lora_scale") else "_disable_adapters" for one in adapters
-    ]
+    own, other = "lora_scale", "_disable_adapters"
+    names = [own if hasattr(one, own) else other for one in adapters]
     before = [getattr(one, name) for one, name in zip(adapters, names, strict=True)]
     try:
         for one, name in zip(adapters, names, strict=True):
