@@ -64,9 +64,16 @@ def is_shared(module: nn.Module, name: str) -> bool:
 
 def widen(module: nn.Module, name: str, outputs: int) -> Replaced:
     """Give the head more outputs. Those that it has stay as they are; new weights are drawn as the
-    layer draws its own, and what else has a row for each output gets rows of zeros."""
+    layer draws its own, and an adapter's are 0.
+
+    Raises:
+        SpecError: another library's layer stands in its place.
+    """
     head = module.get_submodule(name)
-    assert isinstance(head, nn.Linear)
+    if not isinstance(head, nn.Linear):
+        raise SpecError(
+            f"{name!r} is a {type(head).__name__} now, which cannot grow: leave it out of targets="
+        )
     before, bias = head.out_features, head.bias is not None
     fresh = nn.Linear(
         head.in_features, outputs - before, bias, head.weight.device, head.weight.dtype
@@ -74,7 +81,7 @@ def widen(module: nn.Module, name: str, outputs: int) -> Replaced:
     drawn = dict(fresh.named_parameters())
     replaced: Replaced = {}
     for key, old in list(head.named_parameters(recurse=False)):
-        if len(old) != before:
+        if key not in drawn and key != "lora_B":
             continue
         more = (
             drawn[key].detach() if key in drawn else old.new_zeros(len(fresh.weight), *old[0].shape)
