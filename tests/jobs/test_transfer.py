@@ -1,4 +1,4 @@
-"""Every job keeps what was learned and what was forgotten, of whatever learner; all places show it."""
+"""Every job keeps what was learned and what was forgotten, of whatever learner, and shows it."""
 
 from __future__ import annotations
 

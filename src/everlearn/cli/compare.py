@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any
 
 import typer
 
@@ -19,7 +20,16 @@ def compare(
     files: Annotated[
         list[str], typer.Argument(metavar="FILE…", help="The history: CSV, Parquet, Arrow IPC.")
     ],
-    target: Annotated[str, typer.Option(metavar="COL", help="Column to predict.")],
+    target: Annotated[
+        str | None, typer.Option(metavar="COL", help="Column to predict; that of --spec if not.")
+    ] = None,
+    spec: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.py",
+            help="A file that defines a model: its schema and learner, and its strategy as own.",
+        ),
+    ] = None,
     time: Annotated[
         str | None,
         typer.Option(metavar="COL", help="Column of event times; the order of the rows if not."),
@@ -46,8 +56,13 @@ def compare(
         str | None,
         typer.Option(
             metavar="A,B,…",
-            help="Of never, batch, window, incremental, replay, online, hybrid; all by default.",
+            help="Of never, batch, window, incremental, replay, online, hybrid (all by default), "
+            "own with --spec; or parts, as EWC(100)+Reservoir(2000).",
         ),
+    ] = None,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PARTS", help="One more, as LwF or SI(0.5)+Balanced(2000)."),
     ] = None,
     learner: Annotated[
         str | None,
@@ -97,23 +112,34 @@ def compare(
     self-contained report.html, and prints the table.
     """
     from everlearn.compare.compare import compare as replay
+    from everlearn.compare.named import split
 
-    schema = Schema(
-        target=target,
-        time=time,
-        label_time=label_time,
-        id=identity,
-        key=key,
-        numeric=_listed(numeric),
-        categorical=_listed(categorical),
-        ignore=_listed(ignore),
-    )
+    said: dict[str, Any] = {
+        "target": target,
+        "time": time,
+        "label_time": label_time,
+        "id": identity,
+        "key": key,
+        "numeric": _listed(numeric),
+        "categorical": _listed(categorical),
+        "ignore": _listed(ignore),
+    }
+    schema = Schema(**{name: value for name, value in said.items() if value})
+    if spec is None and target is None:
+        raise typer.BadParameter("say --target COL, or --spec FILE.py whose model names it")
+    if spec is not None:
+        from everlearn.registry.spec import load_spec
+
+        known = load_spec(spec)[0].schema
+        schema = replace(known, **{name: value for name, value in said.items() if value})
+    named = [*split(strategies or ""), *(strategy or ())]
     results = replay(
         files[0] if len(files) == 1 else files,
         schema,
+        spec=spec,
         every=every,
         tick=tick,
-        strategies=_listed(strategies) or None,
+        strategies=named or None,
         learner=learner,
         seed=seed,
         label_delay=label_delay,

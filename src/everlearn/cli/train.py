@@ -110,12 +110,15 @@ def _told(result: JobResult) -> list[str]:
 
 def _told_transfer(record: Json) -> list[str]:
     """What was forgotten of older periods, and how many answers changed."""
-    if not record or not record["churn"]:
+    if not record:
         return []
-    metric = record["metrics"][0]
-    lost = record["figures"][metric]["forgetting"]
-    said = [] if lost is None else [f"forgetting of older periods {figure(lost)} of {metric}"]
-    return [f"on hold-outs: {'; '.join([*said, told_churn(record['churn'])])}"]
+    lines = []
+    if record["churn"]:
+        metric = record["metrics"][0]
+        lost = record["figures"][metric]["forgetting"]
+        said = [] if lost is None else [f"forgetting of older periods {figure(lost)} of {metric}"]
+        lines.append(f"on hold-outs: {'; '.join([*said, told_churn(record['churn'])])}")
+    return lines + [f"note: {note}" for note in record["notes"]]
 
 
 def _told_increment(item: Json) -> str:

@@ -72,7 +72,7 @@ def told(found: Json) -> list[str]:
             f"looks at {stability['rows']:,} rows of older periods while it learned, against "
             f"{figure(stability['before'])} before"
         )
-    return lines
+    return lines + [f"note: {note}" for note in found["notes"]]
 
 
 def told_churn(churn: Json) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from everlearn.base import InputError, Schema
+from everlearn.base import InputError, Model, Schema
 from everlearn.compare.advice import advise, choose
 from everlearn.compare.history import History
 from everlearn.compare.loader import load_history
@@ -22,14 +22,18 @@ from everlearn.compare.run import Run
 from everlearn.compare.scores import Scale, baselines, price, rank, score
 from everlearn.compare.strategies import Plan, as_code, as_jobs, make_plans
 from everlearn.compare.worker import Task
+from everlearn.evaluation.class_order import cannot_help, class_order
+from everlearn.registry.spec import load_spec
+from everlearn.strategies.strategy import Strategy
 
 Say = Callable[[str], None]
 
 
 def compare(
     data: Any,
-    schema: Schema,
+    schema: Schema | None = None,
     *,
+    spec: str | os.PathLike[str] | Model | None = None,
     every: str | None = None,
     tick: str | None = None,
     strategies: Any = None,
@@ -53,13 +57,16 @@ def compare(
     Args:
         data: a path, a glob, a frame, a table: whatever a job can learn from.
         schema: target and time, and what else is known about the columns. Without a time the rows
-            are taken in their order, and a label is known when the next row comes.
+            are taken in their order, and a label is known when the next row comes. That of the
+            model of `spec` if None.
+        spec: a file that defines a model, or a `Model`: its learner learns, and its strategy is
+            compared too, as "own"; chunk and passes of strategies named by text are those of it.
         every: period between updates, "7d" or "5000rows"; None chooses about 50 periods.
         tick: how often a learner that learns in chunks takes in new labels online; one hour if
             not said. Learners that learn row by row take each label as soon as it is known.
-        strategies: names, `Strategy` objects, or a mapping of names to these; None for the seven
-            built-in ones.
-        learner: as in `Model`; None for the default learner.
+        strategies: names, parts such as "EWC(100)+Reservoir(2000)", `Strategy` objects, or a
+            mapping of names to these; None for the seven built-in ones.
+        learner: as in `Model`; None for that of `spec`, or the default learner.
         seed: of all randomness of the built-in strategies; a `Strategy` has its own.
         label_delay: how long after its event a label is known, where the schema has no label_time.
         price_cpu_hour: of an hour of one CPU, in money.
@@ -78,7 +85,12 @@ def compare(
         SpecError: a learner or a strategy that cannot learn from this data.
     """
     say = progress or (lambda line: None)
-    plans = make_plans(strategies, seed)
+    model, source = _defined(spec)
+    if model is not None:
+        schema, learner = schema or model.schema, model.learner if learner is None else learner
+    if schema is None or schema.target is None:
+        raise InputError("name the target: Schema(target=…), or that of a spec file's model")
+    plans = make_plans(strategies, seed, None if model is None else model.strategy or Strategy())
     prices = _prices(price_cpu_hour, price_error)
     history = load_history(
         data,
@@ -92,9 +104,10 @@ def compare(
     say(_read(history))
     folder = None if out is None else _made(out)
     by_row = prepare(history, learner)
-    task = Task(tuple(plans), learner, schema.classes, _oracle_plan(plans, prices))
+    task = Task(tuple(plans), learner, schema.classes, _oracle_plan(plans, prices), source)
     runs, apart = run_all(history, task, _cores() if workers is None else workers, _Lines(say))
     results = _judge(history, task, runs, metric, prices)
+    _warn(results, plans, history)
     results.notes += _notes(history, plans, schema, label_delay, prices, apart)
     results.settings |= _settings(history, schema, label_delay, learner, seed, by_row)
     if folder is not None:
@@ -137,6 +150,37 @@ def _judge(
     results.choice = choose(results)
     results.advice = advise(results)
     return results
+
+
+def _defined(spec: str | os.PathLike[str] | Model | None) -> tuple[Model | None, str | None]:
+    """A spec file's model and text; a model as it is."""
+    if spec is None or isinstance(spec, Model):
+        return spec, None
+    return load_spec(spec)
+
+
+def _warn(results: Results, plans: list[Plan], history: History) -> None:
+    """Say of each strategy where it cannot help: in its score, and among the notes."""
+    if history.codes is None:
+        return
+    line = history.timeline
+    events = np.arange(len(history))
+    period = line.period_of(events)
+    counts = np.zeros((int(period.max()) + 1, len(history.classes)), np.int64)
+    np.add.at(counts, (period, history.truth()), 1)
+    warmed = np.vstack([counts[: line.warmup].sum(axis=0, keepdims=True), counts[line.warmup :]])
+    order = class_order(warmed)
+    for given, plan in zip(results.scores, plans, strict=True):
+        if plan.rows == "new":
+            given.cannot = cannot_help(plan.strategy, order)
+    flagged = [given.name for given in results.scores if given.cannot]
+    if flagged:
+        results.notes.append(f"{', '.join(flagged)} alone cannot help here: {order.why}.")
+    if results.choice in flagged:
+        results.advice.append(
+            f"But {results.choice} alone will not keep the old classes apart (see the notes): also "
+            f"compare it with a memory, as {results.choice}+Reservoir(5000)."
+        )
 
 
 def _hindsight(

@@ -328,7 +328,8 @@ def _money(results: Results) -> str:
 
 
 def _words(results: Results) -> str:
-    return _rows(((score.name, score.words) for score in results.scores), css="plain")
+    told = ((score.name, f"{score.words}. {score.cannot}".rstrip(". ")) for score in results.scores)
+    return _rows(told, css="plain")
 
 
 def _rows(pairs: Iterable[tuple[str, str]], css: str) -> str:

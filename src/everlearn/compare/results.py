@@ -145,6 +145,7 @@ class Results:
         score = self[name]
         behind = {key: interval.to_json() for key, interval in score.behind_by.items()}
         said = {"words": score.words, "is_job": score.is_job, "code": score.code}
+        said |= {"cannot_help": score.cannot or None}
         return said | {"behind_best_by": behind}
 
     def _row(self, score: Score) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class Score:
         labels_used: share of the labels after warm-up that it ever learned.
         cost: in money: {"cpu", "errors", "total"}; None without prices.
         finite: whether every answer was a finite number.
+        cannot: why its method cannot solve what this history asks for, in words; empty if it may.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Score:
     labels_used: float | None = None
     cost: dict[str, float] | None = None
     finite: bool = True
+    cannot: str = ""
     code: str = ""
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from everlearn.base import InputError
+from everlearn.compare import named
 from everlearn.compare.timeline import Span
 from everlearn.strategies.everything import Everything
 from everlearn.strategies.reservoir import Reservoir
@@ -67,6 +68,9 @@ class Plan:
         return self.rows != "new"
 
 
+OWN = "own"
+"""Name of the strategy that a spec file's model has."""
+
 BUILT_IN = ("never", "batch", "window", "incremental", "replay", "online", "hybrid")
 """Names of the built-in strategies."""
 
@@ -126,7 +130,10 @@ def built_in(name: str, seed: int = 0) -> Plan:
         ),
     }
     if name not in made:
-        raise InputError(f"there is no strategy {name!r}; use some of {', '.join(BUILT_IN)}")
+        raise InputError(
+            f"there is no strategy {name!r}; use some of {', '.join(BUILT_IN)}, or parts such as "
+            "EWC(100)+Reservoir(2000)"
+        )
     plan = made[name]
     return replace(plan, strategy=replace(plan.strategy, seed=seed))
 
@@ -138,27 +145,32 @@ def _shuffle() -> Any:
     return Shuffle(SHUFFLED_ROWS)
 
 
-def make_plans(strategies: Any = None, seed: int = 0) -> list[Plan]:
+def make_plans(strategies: Any = None, seed: int = 0, own: Strategy | None = None) -> list[Plan]:
     """The plans that a user named.
 
     Args:
-        strategies: None for all built-in ones; or names ("never,batch" or a list), `Strategy` and
-            `Plan` objects, or a mapping of names to any of these.
+        strategies: None for all built-in ones; or names ("never,batch" or a list), parts of a
+            strategy ("EWC(100)", "LwF+Reservoir(2000)"), `Strategy` and `Plan` objects, or a
+            mapping of names to any of these.
         seed: of the built-in ones; a `Strategy` has its own.
+        own: of a spec file's model: also compared, under the name "own", where nothing is named or
+            that is; the strategies that are named by text have its chunk and passes.
 
     Raises:
         InputError: an unknown or repeated name, nothing named, or another kind of object.
     """
     if strategies is None:
-        strategies = BUILT_IN
+        strategies = BUILT_IN if own is None else (*BUILT_IN, OWN)
     if isinstance(strategies, str):
-        strategies = [word.strip() for word in strategies.split(",") if word.strip()]
+        strategies = named.split(strategies)
     if isinstance(strategies, Mapping):
-        plans = [replace(_plan(item, seed), name=str(name)) for name, item in strategies.items()]
+        plans = [
+            replace(_plan(item, seed, own), name=str(name)) for name, item in strategies.items()
+        ]
     elif isinstance(strategies, Sequence):
-        plans = [_plan(item, seed) for item in strategies]
+        plans = [_plan(item, seed, own) for item in strategies]
     else:
-        plans = [_plan(strategies, seed)]
+        plans = [_plan(strategies, seed, own)]
     names = [plan.name for plan in plans]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -212,14 +224,26 @@ def as_code(value: Any) -> str:
     return f"{type(value).__name__}({', '.join(said)})"
 
 
-def _plan(item: Any, seed: int) -> Plan:
+def _plan(item: Any, seed: int, own: Strategy | None) -> Plan:
     if isinstance(item, Plan):
         return item
-    if isinstance(item, str):
-        return built_in(item, seed)
     if isinstance(item, Strategy):
         return Plan(_name(item), item, "period", "new", words=item.describe())
-    raise InputError(f"a strategy is a name or a Strategy, not {item!r}")
+    if not isinstance(item, str):
+        raise InputError(f"a strategy is a name or a Strategy, not {item!r}")
+    if own is not None and item == OWN:
+        return Plan(OWN, own, "period", "new", words=own.describe())
+    if item not in BUILT_IN and named.is_parts(item):
+        given = Strategy(seed=seed) if own is None else _pace(Strategy(seed=seed), own)
+        made = named.parse(item, given)
+        return Plan(item.replace(" ", ""), made, "period", "new", words=made.describe())
+    plan = built_in(item, seed)
+    return plan if own is None else replace(plan, strategy=_pace(plan.strategy, own))
+
+
+def _pace(strategy: Strategy, own: Strategy) -> Strategy:
+    """A strategy with the chunk and the passes of another."""
+    return replace(strategy, chunk=own.chunk, passes=own.passes)
 
 
 def _name(strategy: Strategy) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from everlearn.base import EverlearnError, Json
 from everlearn.compare.history import History
 from everlearn.compare.replay import replay
 from everlearn.compare.run import Run
-from everlearn.compare.strategies import Plan
+from everlearn.compare.strategies import OWN, Plan
 from everlearn.registry.config import from_config, to_config
+from everlearn.strategies.strategy import Strategy
 
 _ARRAYS = ("value", "proba", "update_seconds", "update_moments", "transfer", "serving")
 _FIGURES = ("name", "cpu_seconds", "rows_learned", "rows_read", "labels_used", "wait")
@@ -36,21 +37,41 @@ class Task:
         learner: what learns.
         classes: classes of the target that are known beforehand.
         oracle: name of the strategy whose versions are tested on all later periods, or None.
+        source: text of the spec file that the learner, and the strategy of the plan of the name
+            `OWN`, come from; what has no name in them is made again by its place there.
     """
 
     plans: tuple[Plan, ...]
     learner: Any
     classes: tuple[Any, ...]
     oracle: str | None
+    source: str | None = None
 
     def to_json(self) -> Json:
         """Raises `SpecError` where something cannot be made again in another process."""
-        names = ("plans", "learner", "classes", "oracle")
-        return {name: to_config(getattr(self, name)) for name in names}
+        plans = []
+        for plan in self.plans:
+            where = "strategy" if plan.name == OWN else ""
+            strategy = to_config(plan.strategy, self.source, where)
+            plans.append([to_config(replace(plan, strategy=Strategy())), strategy])
+        return {
+            "plans": plans,
+            "learner": to_config(self.learner, self.source, "learner"),
+            "classes": to_config(self.classes),
+            "oracle": self.oracle,
+            "source": self.source,
+        }
 
     @classmethod
     def from_json(cls, value: Json) -> Task:
-        return cls(**{name: from_config(item) for name, item in value.items()})
+        source = value["source"]
+        plans = [
+            replace(from_config(plan), strategy=from_config(strategy, source))
+            for plan, strategy in value["plans"]
+        ]
+        learner = from_config(value["learner"], source)
+        classes = from_config(value["classes"])
+        return cls(tuple(plans), learner, classes, value["oracle"], source)
 
     def run(self, history: History, number: int, report: Any) -> Run:
         """Replay the history under one of the plans."""

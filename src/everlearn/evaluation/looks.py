@@ -1,8 +1,8 @@
 """Looks at a model while it learns: what it still knows of older periods, for the stability gap.
 
-They cost little: at most 10 of them, at most 512 rows each, and together at most a twentieth of the
-rows that are learned (but for one look, where there is more than one chunk). Where they fall depends
-only on the job, so that one that was killed and went on has seen the same.
+They cost little: at most 10 of them, at most 512 rows each, and together at most a twentieth of
+the rows that are learned (but for one look, where there is more than one chunk). Where they fall
+depends only on the job, so that one that was killed and went on has seen the same.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a lineage knows of each period: one row of R for every version, folded from job to job.
 
-R[i, j] is the score on period j after version i. A version keeps, for each period that its hold-outs
-have, what is needed for all figures of `transfer`, so that no job has to read those of the versions
-before it:
+R[i, j] is the score on period j after version i. A version keeps, for each period that its
+hold-outs have, what is needed for all figures of `transfer`, so that no job has to read those of
+the versions before it:
 
     untrained   b[j]: of a learner that has learned nothing
     before      R[j−1, j]: of the version that the job began with, which had not learned the period

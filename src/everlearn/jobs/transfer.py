@@ -1,4 +1,4 @@
-"""What a job learned and what it forgot: the record that its version keeps, and those of a lineage."""
+"""What a job learned and what it forgot: the record of its version, and those of a lineage."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from everlearn.base import Decision, InputError, Json, NotFoundError
+from everlearn.evaluation.class_order import ALONE, cannot_help, class_order, count_classes
 from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.evaluation.looks import Looks
 from everlearn.evaluation.loss import GREATER_IS_BETTER
@@ -87,7 +88,17 @@ class Judged:
             "figures": {name: figures(record, name) for name in record["metrics"]},
             "churn": churn_of(self.decision.evidence),
             "stability": self.looks.figures(),
+            "notes": self._notes(),
         }
+
+    def _notes(self) -> list[str]:
+        """What the strategy cannot help against, where classes come one after the other."""
+        strategy = self.plan.strategy
+        if self.fold.labels is None or type(strategy.retention).__name__ not in ALONE:
+            return []
+        values = [p.batch.y for p in self.holdouts.periods if p.batch.y is not None]
+        said = cannot_help(strategy, class_order(count_classes(values)))
+        return [said] if said else []
 
     def _untrained(self) -> dict[str, float | None]:
         """Scores on the increment of a learner of the same definition that has learned nothing but
@@ -131,7 +142,7 @@ def table(
     Returns:
         JSON: "version", "base", "metric", "metrics", "greater_is_better", "periods" (score
         "before", "after", "best", "now" and "forgotten" of each), "figures", "churn", "stability",
-        and "matrix": the versions, and R[version, period], None where it was not measured.
+        "notes", and "matrix": the versions, and R[version, period], None where it was not measured.
 
     Raises:
         NotFoundError: no such version, or it has no record: nothing was held out, or it was made by
@@ -164,6 +175,7 @@ def table(
         "figures": record["figures"][metric],
         "churn": record["churn"],
         "stability": None if stability is None else _stability(stability, metric),
+        "notes": record["notes"],
         "matrix": {
             "versions": numbers,
             "scores": _plain(matrix([found[n] for n in numbers], metric).tolist()),

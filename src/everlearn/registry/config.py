@@ -44,7 +44,7 @@ MAX_ARRAY = 100_000
 MAX_DEPTH = 60
 
 
-def to_config(value: Any, source: str | None = None) -> Json:
+def to_config(value: Any, source: str | None = None, where: str = "") -> Json:
     """The JSON from which `from_config` makes an equal object.
 
     Args:
@@ -52,6 +52,7 @@ def to_config(value: Any, source: str | None = None) -> Json:
             estimators, classes of the spec file, numbers, text, lists, tuples, dicts, arrays.
         source: text of the spec file that made this very model. What cannot be described (a
             lambda, a PyTorch module) is then described by its place in it.
+        where: place of the value in that model ("learner"), where it is a part of it only.
 
     Raises:
         SpecError: something in it cannot be rebuilt: a lambda, a class that is local to a
@@ -60,7 +61,7 @@ def to_config(value: Any, source: str | None = None) -> Json:
     >>> to_config({"alpha": 0.1, "sizes": (10, 5)})
     {'dict': [['alpha', 0.1], ['sizes', {'tuple': [10, 5]}]]}
     """
-    return _encode(value, "", 0, source)
+    return _encode(value, where, 0, source)
 
 
 def from_config(config: Json, source: str | None = None) -> Any:
@@ -220,7 +221,9 @@ def _parameters(value: Any, where: str) -> tuple[dict[str, Any], list[Any]]:
                 f" {name!r} but does not keep it in an attribute of that name"
             )
         if parameter.kind is parameter.VAR_POSITIONAL:
-            args = list(getattr(value, name))
+            given = getattr(value, name)
+            args = list(given.items() if isinstance(given, Mapping) else given)
+            args = sorted(args, key=repr) if isinstance(given, set) else args
         else:
             params[name] = getattr(value, name)
     if args and any(True for _ in params) and _has_positional(constructor):
@@ -394,6 +397,8 @@ def _has_weights(value: Any) -> bool:
 def _is_definable(kind: type) -> bool:
     """Whether a class may stand in definitions: not subprocess.Popen, nor what opens files here."""
     if dataclasses.is_dataclass(kind) or hasattr(kind, "get_params"):
+        return True
+    if hasattr(kind, "_get_params"):  # as estimators of River have it
         return True
     if kind.__module__.startswith("everlearn.learners.") or is_spec_module(kind.__module__):
         return True
