@@ -65,6 +65,7 @@ if TYPE_CHECKING:
         PassiveAggressiveRegressor as PassiveAggressiveRegressor,
     )
     from everlearn.learners.neural.definition import TorchLearner as TorchLearner
+    from everlearn.learners.river import River as River
     from everlearn.learners.text.causal import CausalLM as CausalLM
     from everlearn.learners.text.gpt import GPT as GPT
     from everlearn.learners.text.sentences import SentenceClassifier as SentenceClassifier
@@ -100,6 +101,7 @@ _HOME = {
     "NoChange": "native.baselines",
     "PassiveAggressiveClassifier": "native.passive_aggressive",
     "PassiveAggressiveRegressor": "native.passive_aggressive",
+    "River": "river",
     "RunningMean": "native.baselines",
     "SentenceClassifier": "text.sentences",
     "Tokens": "text.tokens",
@@ -141,6 +143,7 @@ __all__ = [
     "NoChange",
     "PassiveAggressiveClassifier",
     "PassiveAggressiveRegressor",
+    "River",
     "RunningMean",
     "SentenceClassifier",
     "Tokens",

@@ -24,6 +24,13 @@ MANY_CLASSES = 20
 NATIVE = "everlearn.learners.native.estimator.Native"
 EITHER = "everlearn.learners.native.either.Either"
 
+ADAPTED = {
+    "lightgbm": "everlearn.learners.boosting.lightgbm",
+    "river": "everlearn.learners.river",
+    "xgboost": "everlearn.learners.boosting.xgboost",
+}
+"""Libraries whose estimators have a definition of their own, which `definition_of` there makes."""
+
 UNSAVABLE = {"Birch": "it grows a tree of objects"}
 """Estimators of scikit-learn that have `partial_fit` but no state of arrays."""
 
@@ -42,7 +49,8 @@ def as_learner(
     Args:
         definition: None for the default learner, `Auto`; a name ("logistic", or
             "package.module.Class"); an estimator with `partial_fit`; a `Chain`; a native learner;
-            a `LearnerDefinition` (`TorchLearner`); or an object that is a learner itself.
+            a `LearnerDefinition` (`TorchLearner`); an estimator of LightGBM, XGBoost or River; or
+            an object that is a learner itself.
         columns: what batches will hold.
         classes: how many class codes are known beforehand.
         seed: for generators; takes the place of every `random_state=None`.
@@ -135,6 +143,8 @@ def _resolved(definition: Any, columns: Columns, classes: int, frozen: bool = Fa
     if _is_a(definition, EITHER):
         kind = definition.kind or _kind_of_target(columns, classes)
         definition = definition.of_kind(kind, frozen)
+    if (library := type(definition).__module__.partition(".")[0]) in ADAPTED:
+        definition = import_module(ADAPTED[library]).definition_of(definition)
     if isinstance(definition, type):
         raise SpecError(f"the learner is an object, not a class: write {definition.__name__}()")
     own = isinstance(definition, Chain | Learner | LearnerDefinition)

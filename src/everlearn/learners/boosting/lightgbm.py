@@ -137,6 +137,32 @@ class LightGBM(Boosted):
         return made
 
 
+def definition_of(estimator: Any) -> LightGBM:
+    """`LightGBM` with the parameters of an `LGBMClassifier` or `LGBMRegressor`: its `n_estimators`
+    are the most rounds, `at_most`, and its `n_jobs` the threads.
+
+    Raises:
+        SpecError: it is another one, or has parameters that need all data at once.
+    """
+    kinds = {lightgbm.LGBMClassifier: "binary", lightgbm.LGBMRegressor: "regression"}
+    default = next((kinds[kind] for kind in kinds if isinstance(estimator, kind)), None)
+    if default is None:
+        raise SpecError(f"{type(estimator).__name__} of LightGBM cannot be continued in chunks")
+    usual = type(estimator)().get_params()
+    given = estimator.get_params()
+    params = {k: v for k, v in given.items() if v is not None and (k, v) != (k, usual.get(k))}
+    most = given["n_estimators"]
+    threads = params.pop("n_jobs", None)
+    for name in ("n_estimators", "random_state", "importance_type"):
+        params.pop(name, None)
+    return LightGBM(
+        {"objective": default, **params},
+        trees=min(LightGBM.trees, most),
+        at_most=most,
+        threads=max(1, threads or 1),
+    )
+
+
 class Trees:
     """LightGBM for one number of outputs; see `Library`."""
 

@@ -133,6 +133,30 @@ class XGBoost(Boosted):
         return made
 
 
+def definition_of(estimator: Any) -> XGBoost:
+    """`XGBoost` with the parameters of an `XGBClassifier` or `XGBRegressor`: its `n_estimators` are
+    the most rounds, `at_most`, and its `n_jobs` the threads.
+
+    Raises:
+        SpecError: it is another one, or has parameters that need all data at once.
+    """
+    kinds = {xgboost.XGBClassifier: "binary:logistic", xgboost.XGBRegressor: "reg:squarederror"}
+    default = next((kinds[kind] for kind in kinds if isinstance(estimator, kind)), None)
+    if default is None or isinstance(estimator, xgboost.XGBRFClassifier | xgboost.XGBRFRegressor):
+        raise SpecError(f"{type(estimator).__name__} of XGBoost cannot be continued in chunks")
+    params = {k: v for k, v in estimator.get_params().items() if v is not None}
+    most = params.pop("n_estimators", 100)
+    threads = params.pop("n_jobs", 1)
+    for name in ("random_state", "importance_type", "missing", "enable_categorical", "verbosity"):
+        params.pop(name, None)
+    return XGBoost(
+        {"objective": default, **params},
+        trees=min(XGBoost.trees, most),
+        at_most=most,
+        threads=max(1, threads),
+    )
+
+
 class Trees:
     """XGBoost for one number of outputs; see `Library`."""
 
