@@ -311,14 +311,7 @@ class LearnerSuite(ABC):
         learner, other = self.taught(), self.taught()
         rows = self.rows(300, 400)
         weight = np.tile([0.0, 1.0], 50)
-        weighted = Batch(
-            numbers=rows.numbers,
-            categories=rows.categories,
-            times=rows.times,
-            y=rows.y,
-            weight=weight,
-            ids=rows.ids,
-        )
+        weighted = replace(rows, weight=weight)
         learner.learn(weighted)
         other.learn(rows.take(weight > 0))
         assert state_digest(learner.save()) == state_digest(other.save())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from everlearn.base import Batch, InputError, Json, State
+from everlearn.base import Batch, Hashes, InputError, Json, State
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -63,6 +63,10 @@ class Change:
     def settle(self, training: Training) -> bool:
         """The increment is over. True if other parameters move from here on."""
         return False
+
+    def erase(self, keys: Hashes) -> int:
+        """Forget what was learned for these keys alone; returns for how many that was."""
+        return 0
 
     def save(self) -> State:
         """What it knows beside the module's tensors."""

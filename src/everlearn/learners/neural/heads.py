@@ -81,7 +81,7 @@ def widen(module: nn.Module, name: str, outputs: int) -> Replaced:
     drawn = dict(fresh.named_parameters())
     replaced: Replaced = {}
     for key, old in list(head.named_parameters(recurse=False)):
-        if key not in drawn and key != "lora_B":
+        if key not in drawn and key not in ("lora_B", "personal_B"):
             continue
         more = (
             drawn[key].detach() if key in drawn else old.new_zeros(len(fresh.weight), *old[0].shape)

@@ -44,6 +44,22 @@ def _add(layer: Any, given: tuple[Any, ...], output: Tensor) -> Tensor:
     return output + more * float(layer.lora_scale)
 
 
+def shared(tensors: Mapping[str, Tensor], layers: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors without adapters by key: what all keys share of them is added to the weights."""
+    left = dict(tensors)
+    for name, kind in layers.items():
+        start = f"{name}." if name else ""
+        directions, matrix = left.pop(f"{start}personal_A"), left.pop(f"{start}personal_B", None)
+        if matrix is None:
+            continue
+        weight, bias = left[f"{start}weight"], left.get(f"{start}bias")
+        move = matrix[:, : len(directions)] @ directions
+        left[f"{start}weight"] = weight + (move if kind == "Linear" else move.T)
+        if bias is not None:
+            left[f"{start}bias"] = bias + matrix[:, -1]
+    return left
+
+
 def merged(
     tensors: Mapping[str, Tensor], layers: Mapping[str, str], scale: float
 ) -> dict[str, Tensor]:

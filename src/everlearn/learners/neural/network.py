@@ -20,6 +20,7 @@ from everlearn.base import (
     Batch,
     Columns,
     Floats,
+    Hashes,
     InputError,
     Ints,
     Part,
@@ -66,7 +67,7 @@ class Network:
     def __init__(
         self, definition: TorchLearner, columns: Columns, *, classes: int = 0, seed: int = 0
     ) -> None:
-        self.definition = definition
+        self.definition, self.columns = definition, columns
         self.kind = definition.kind_for(columns, classes)
         self._encoding = _encoding_of(definition.encoder, columns)
         self._type = torch.float64 if definition.precision == "float64" else torch.float32
@@ -197,7 +198,8 @@ class Network:
         tensors = {**tensors_of(state["module/frozen"]), **tensors_of(state["module/moving"])}
         if not same:
             tensors = unchanged(tensors, known["change"])
-        elif self._change.prepare(under("change", state)):
+        self._fit_head(tensors)
+        if same and self._change.prepare(under("change", state)):
             self._train_anew()
         self._load_tensors(tensors, same)
         self._frozen = state["module/frozen"] if same and self._is_frozen(state) else None
@@ -206,6 +208,10 @@ class Network:
         self._classes = self._training.classes = int(known["classes"])
         anew = not same or known.get("moving", self._moving()) != self._moving()
         self._training.load(state, known, anew)
+
+    def erase(self, keys: Hashes) -> int:
+        """Forget what was learned for these keys alone; returns for how many that was."""
+        return self._change.erase(keys)
 
     def change(self, change: Change) -> Self:
         """Let what an adaptation makes of the module be what learns. Returns this learner.
@@ -444,7 +450,9 @@ class Network:
         """Names, as stored, of what does not move."""
         named = self._module.named_parameters(remove_duplicate=False)
         still = {name for name, p in named if not p.requires_grad} | still_buffers(self._module)
-        return {self._change.stored(name) for name in still}
+        stored = {self._change.stored(name) for name in still}
+        buffers = {self._change.stored(name) for name, _ in self._module.named_buffers()}
+        return stored | {name for name in buffers if self._change.adds(name)}
 
     def _moving(self) -> list[str]:
         return [self._change.stored(name) for name in self._training.moving]
@@ -459,11 +467,16 @@ class Network:
                     f"{name} is not finite after {self._training.steps} steps; {DIVERGED}"
                 )
 
+    def _fit_head(self, tensors: dict[str, Tensor]) -> None:
+        """Give the head as many outputs as it has in a state, where it grows."""
+        if self._head is None:
+            return
+        weight = tensors.get(f"{self._head}.weight" if self._head else "weight")
+        if weight is not None and len(weight) > self._room:
+            self._widen(len(weight))
+
     def _load_tensors(self, tensors: dict[str, Tensor], same: bool) -> None:
         """Load tensors by the names under which they are stored; without what was not added."""
-        weight = f"{self._head}.weight" if self._head else "weight"
-        if self._head is not None and weight in tensors and len(tensors[weight]) > self._room:
-            self._widen(len(tensors[weight]))
         own = {self._change.stored(k): v for k, v in self._module.state_dict().items()}
         if not same:
             tensors = {k: v for k, v in own.items() if self._change.adds(k)} | tensors

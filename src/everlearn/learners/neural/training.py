@@ -111,6 +111,11 @@ class Training:
             holder.seen(x, y)
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
+    @property
+    def loss_scale(self) -> float:
+        """By which the loss is multiplied before its gradient is taken."""
+        return 1.0 if self._scaler is None else float(self._scaler.get_scale())
+
     def settle(self) -> None:
         """The increment is over."""
         for holder in self.holders:

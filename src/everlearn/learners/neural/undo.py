@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from everlearn.base import InputError, Json
-from everlearn.learners.neural.low_rank import merged
+from everlearn.learners.neural.low_rank import merged, shared
 
 
 def unchanged(tensors: dict[str, Tensor], said: Json) -> dict[str, Tensor]:
@@ -23,4 +23,6 @@ def unchanged(tensors: dict[str, Tensor], said: Json) -> dict[str, Tensor]:
         return tensors
     if kind == "lora":
         return merged(tensors, said["layers"], float(said["scale"]))
+    if kind == "personal":
+        return shared(tensors, said["layers"])
     raise InputError(f"the state is of a module that was changed by {kind!r}, which is not known")
