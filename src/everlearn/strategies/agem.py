@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from everlearn.base import InputError, Learner, State
 from everlearn.learners.neural.holder import Holder
-from everlearn.strategies.neural import network_of
+from everlearn.strategies.neural import keras_of, network_of
 from everlearn.strategies.sampled import RowSample
 from everlearn.strategies.strategy import whole
 
@@ -48,7 +48,12 @@ class AGEM:
         return f"A-GEM with {self.n:,} rows"
 
     def wrap(self, learner: Learner) -> Learner:
-        """See `Retention`. Raises `SpecError` for a learner that is no PyTorch module."""
+        """See `Retention`. Raises `SpecError` for a learner that is no network."""
+        model = keras_of(learner)
+        if model is not None:
+            from everlearn.strategies.keras_retention.agem import KerasProjection
+
+            return model.hold(KerasProjection(self.n, self.draw))
         return network_of(learner, "AGEM").hold(Projection(self))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from everlearn.base import InputError, Learner, State
 from everlearn.learners.neural.holder import Holder
-from everlearn.strategies.neural import network_of
+from everlearn.strategies.neural import keras_of, network_of
 from everlearn.strategies.sampled import RowSample
 from everlearn.strategies.strategy import share, whole
 
@@ -56,7 +56,12 @@ class DarkReplay:
         return f"dark experience replay of {self.n:,} rows"
 
     def wrap(self, learner: Learner) -> Learner:
-        """See `Retention`. Raises `SpecError` for a learner that is no PyTorch module."""
+        """See `Retention`. Raises `SpecError` for a learner that is no network."""
+        model = keras_of(learner)
+        if model is not None:
+            from everlearn.strategies.keras_retention.dark_replay import KerasScores
+
+            return model.hold(KerasScores(self.n, self.alpha, self.beta, self.draw))
         return network_of(learner, "DarkReplay").hold(Scores(self))
 
 

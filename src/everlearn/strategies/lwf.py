@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from everlearn.base import InputError, Learner, Part, SpecError, State
 from everlearn.learners.neural.holder import Holder
-from everlearn.strategies.neural import network_of, part_of_tensors, tensors_of_part
+from everlearn.strategies.neural import keras_of, network_of, part_of_tensors, tensors_of_part
 from everlearn.strategies.strategy import share
 
 if TYPE_CHECKING:
@@ -57,7 +57,12 @@ class LwF:
         return f"learning without forgetting of strength {self.strength:g}"
 
     def wrap(self, learner: Learner) -> Learner:
-        """See `Retention`. Raises `SpecError` for a learner that is no PyTorch module."""
+        """See `Retention`. Raises `SpecError` for a learner that is no network."""
+        model = keras_of(learner)
+        if model is not None:
+            from everlearn.strategies.keras_retention.lwf import KerasTeacher
+
+            return model.hold(KerasTeacher(self.strength, self.temperature))
         network = network_of(learner, "LwF")
         return network.hold(Teacher(self, classes=network.classifies))
 

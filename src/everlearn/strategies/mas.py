@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from everlearn.base import Learner, State
 from everlearn.strategies.elastic import Elastic
-from everlearn.strategies.neural import network_of
+from everlearn.strategies.neural import keras_of, network_of
 from everlearn.strategies.sampled import RowSample
 from everlearn.strategies.strategy import share, whole
 
@@ -54,7 +54,12 @@ class MAS:
         return f"memory aware synapses of strength {self.strength:g}"
 
     def wrap(self, learner: Learner) -> Learner:
-        """See `Retention`. Raises `SpecError` for a learner that is no PyTorch module."""
+        """See `Retention`. Raises `SpecError` for a learner that is no network."""
+        model = keras_of(learner)
+        if model is not None:
+            from everlearn.strategies.keras_retention.mas import KerasSensitivity
+
+            return model.hold(KerasSensitivity(self.strength, self.rows))
         return network_of(learner, "MAS").hold(Sensitivity(self))
 
 

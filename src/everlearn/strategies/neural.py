@@ -1,4 +1,4 @@
-"""What methods for PyTorch modules share. PyTorch is imported where it is used."""
+"""What methods for networks share. PyTorch is imported where it is used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from everlearn.learners.keras_models.network import KerasNetwork
     from everlearn.learners.neural.network import Network
+
+
+def keras_of(learner: Learner) -> KerasNetwork | None:
+    """The learner, if it is a Keras model; None if it is none."""
+    return learner if getattr(learner, "is_keras", False) else None  # type: ignore[return-value]
 
 
 def network_of(learner: Learner, name: str) -> Network:
@@ -22,8 +28,9 @@ def network_of(learner: Learner, name: str) -> Network:
     """
     if not hasattr(learner, "hold"):
         raise SpecError(
-            f"{name} holds on to the weights of a PyTorch module: give Model(learner="
-            f"TorchLearner(…)); {type(learner).__name__} learns otherwise"
+            f"{name} holds on to the weights of a PyTorch module or a Keras model: give"
+            f" Model(learner=TorchLearner(…)) or KerasLearner(…); {type(learner).__name__} learns"
+            " otherwise"
         )
     return learner  # type: ignore[return-value]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from everlearn.base import Learner, State
 from everlearn.learners.neural.holder import Padded
 from everlearn.strategies.elastic import Elastic
-from everlearn.strategies.neural import network_of, part_of_tensors, tensors_of_part
+from everlearn.strategies.neural import keras_of, network_of, part_of_tensors, tensors_of_part
 from everlearn.strategies.strategy import share
 
 if TYPE_CHECKING:
@@ -55,7 +55,12 @@ class SI:
         return f"synaptic intelligence of strength {self.strength:g}"
 
     def wrap(self, learner: Learner) -> Learner:
-        """See `Retention`. Raises `SpecError` for a learner that is no PyTorch module."""
+        """See `Retention`. Raises `SpecError` for a learner that is no network."""
+        model = keras_of(learner)
+        if model is not None:
+            from everlearn.strategies.keras_retention.si import KerasPaths
+
+            return model.hold(KerasPaths(self.strength, self.damping))
         return network_of(learner, "SI").hold(Paths(self))
 
 

@@ -1,0 +1,1 @@
+"""Keras models as learners. Keras is imported by those files alone that need it."""
