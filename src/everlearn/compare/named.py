@@ -12,7 +12,7 @@ from everlearn.strategies.strategy import Strategy
 
 NOT_PARTS = ("Adaptation", "Pretrained", "Retention", "Strategy")
 
-ADAPTATIONS = ("Expand", "Freeze", "LoRA")
+ADAPTATIONS = ("Expand", "Freeze", "LoRA", "Personal")
 """Parts that say what may move; other parts with a `wrap` say what is held on to."""
 
 

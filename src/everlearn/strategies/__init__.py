@@ -2,16 +2,19 @@
 or method per file."""
 
 from everlearn.strategies.agem import AGEM
+from everlearn.strategies.anchor import Anchor
 from everlearn.strategies.balanced import Balanced
 from everlearn.strategies.dark_replay import DarkReplay
 from everlearn.strategies.decay import Decay
 from everlearn.strategies.everything import Everything
 from everlearn.strategies.ewc import EWC
+from everlearn.strategies.expand import Expand
 from everlearn.strategies.freeze import Freeze
 from everlearn.strategies.gdumb import GDumb
 from everlearn.strategies.lora import LoRA
 from everlearn.strategies.lwf import LwF
 from everlearn.strategies.mas import MAS
+from everlearn.strategies.personal import Personal
 from everlearn.strategies.prioritized import Prioritized
 from everlearn.strategies.replay import Replay
 from everlearn.strategies.reservoir import Reservoir
@@ -25,14 +28,17 @@ __all__ = [
     "MAS",
     "SI",
     "Adaptation",
+    "Anchor",
     "Balanced",
     "DarkReplay",
     "Decay",
     "Everything",
+    "Expand",
     "Freeze",
     "GDumb",
     "LoRA",
     "LwF",
+    "Personal",
     "Pretrained",
     "Prioritized",
     "Replay",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from everlearn.base import Learner, State
 from everlearn.strategies.elastic import Elastic
-from everlearn.strategies.neural import network_of
+from everlearn.strategies.linear import held_linear
+from everlearn.strategies.neural import keras_of, network_of
 from everlearn.strategies.sampled import RowSample
 from everlearn.strategies.strategy import share, whole
 
@@ -32,6 +33,11 @@ class EWC:
     of their anchors. With `decay` below 1 it is the online variant of Schwarz et al., "Progress &
     Compress", ICML 2018, section 4: F ← decay · F + F of the increment, around the newest weights.
 
+    For PyTorch modules, Keras models and native linear learners. Of the latter, F is found in
+    closed form from every row as it is learned (p (1 − p) x² of a class of probability p, x² of a
+    quantity; for a linear SVM x², too), so that no rows are kept, and the penalty is applied after
+    each row, exactly.
+
     Alone it does not solve class-incremental learning, where classes come one after the other: use
     it with a memory.
 
@@ -41,7 +47,8 @@ class EWC:
     Args:
         strength: λ.
         decay: what is left of earlier F with each increment.
-        rows: of an increment, drawn from all of it, by which F is estimated.
+        rows: of an increment, drawn from all of it, by which F is estimated (for a native linear
+            learner, all of them).
 
     Raises:
         SpecError: an argument that is none of these.
@@ -61,7 +68,15 @@ class EWC:
         return f"EWC of strength {self.strength:g}"
 
     def wrap(self, learner: Learner) -> Learner:
-        """See `Retention`. Raises `SpecError` for a learner that is no PyTorch module."""
+        """See `Retention`. Raises `SpecError` for a learner without weights that it can hold."""
+        linear = held_linear(learner, "EWC", self.strength, decay=self.decay, fisher=True)
+        if linear is not None:
+            return linear
+        model = keras_of(learner)
+        if model is not None:
+            from everlearn.strategies.keras_retention.ewc import KerasFisher
+
+            return model.hold(KerasFisher(self.strength, self.decay, self.rows))
         network = network_of(learner, "EWC")
         return network.hold(Fisher(self, classes=network.classifies))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,12 @@ from everlearn.learners.native.classifier import Classifier, chosen, wide
 from everlearn.learners.native.estimator import Native
 from everlearn.learners.native.regressor import Regressor, finite
 from everlearn.learners.native.rows import WIDTH, Rows, Shape, usable
+
+if TYPE_CHECKING:
+    from everlearn.learners.native.held import HeldWeights
+
+HELD = "held/weights"
+"""The part of a state that says what weights are held to."""
 
 
 class NativeLearner:
@@ -46,6 +52,7 @@ class NativeLearner:
             name = type(definition).__name__
             raise SpecError(f"{name} takes no categories; put them into Schema(ignore=…)")
         refuse_texts(columns, type(definition).__name__)
+        self._held: HeldWeights | None = None
         self._definition = definition.for_columns(columns)
         self._declared, self._classes = classes, classes
         self._estimator: Any = self._fresh()
@@ -104,6 +111,31 @@ class NativeLearner:
         settle = getattr(self._estimator, "settle", None)
         if settle is not None:
             settle()
+        if self._held is not None:
+            self._held.settle(self._estimator._settled())
+
+    def hold_weights(self, held: HeldWeights) -> NativeLearner:
+        """Hold the weights of a linear model while it learns; returns this learner.
+
+        Raises:
+            SpecError: it has no weights that are learned with a rate.
+        """
+        if not self.has_weights:
+            raise SpecError(f"{type(self._definition).__name__} has no weights to be held")
+        self._held = held
+        self._hold()
+        return self
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it is a linear model whose weights move at a rate."""
+        return hasattr(self._estimator, "held") and hasattr(self._estimator, "learning_rate")
+
+    def _hold(self) -> None:
+        """Hold what learns now."""
+        if self._held is not None:
+            self._held.begin(self._estimator._settled())
+            self._estimator.held = self._held
 
     def grow(self, classes: int) -> bool:
         """Make room for codes 0 … classes−1, which is always there."""
@@ -115,7 +147,8 @@ class NativeLearner:
     def save(self) -> State:
         """Everything that further learning and predicting depend on."""
         meta = {"classes": self._classes, "declared": self._declared, "seed": self._given}
-        return {"known": Part(meta=meta), **self._estimator.save()}
+        state = {"known": Part(meta=meta), **self._estimator.save()}
+        return state if self._held is None else state | {HELD: self._held.save()}
 
     def load(self, state: State) -> None:
         """Become what `save` saw. Raises `InputError` on a state of another kind of learner."""
@@ -123,7 +156,7 @@ class NativeLearner:
             raise InputError(f"the state has parts {sorted(state)}; it is of no native learner")
         made = self._fresh()
         begun = made._shape
-        made.load({name: part for name, part in state.items() if name != "known"})
+        made.load({name: part for name, part in state.items() if name not in ("known", HELD)})
         if made._shape is None or replace(made._shape, outputs=1) != replace(begun, outputs=1):
             raise InputError(f"the state is of rows with other columns: {made._shape}, not {begun}")
         try:
@@ -136,6 +169,12 @@ class NativeLearner:
         self._given = known["seed"]
         made.seed = self._seed()
         self._estimator = made
+        if self._held is not None:
+            made.held = self._held
+            if HELD in state:
+                self._held.load(state[HELD], made._settled())
+            else:
+                self._held.take_up(made._settled())
 
     def _fresh(self) -> Any:
         made = self._definition.clone()

@@ -58,8 +58,8 @@ def learn(
         out: (m, k) probabilities, scores or values.
     """
     data = Data(numbers, times, categories, starts, columns, values)
-    room = _room(data)
-    _learn_rows(data, np.empty(room, np.int64), np.empty(room), y, weight, block, table, out)
+    room = room_of(data)
+    learn_rows(data, np.empty(room, np.int64), np.empty(room), y, weight, block, table, out)
 
 
 @kernel
@@ -76,7 +76,7 @@ def predict(
 ) -> None:
     """Fill (n, k) for n rows; arguments are those of `learn`."""
     data = Data(numbers, times, categories, starts, columns, values)
-    room = _room(data)
+    room = room_of(data)
     _predict_rows(data, np.empty(room, np.int64), np.empty(room), block, table, out)
 
 
@@ -93,7 +93,7 @@ def catch_up(block: Floats, table: Floats) -> None:
 
 
 @inlined
-def _room(data: Data) -> int:
+def room_of(data: Data) -> int:
     """How many records a row can have."""
     room: int = data.numbers.shape[1] + data.categories.shape[1]
     longest = 0
@@ -118,7 +118,7 @@ def _learn_one(x: Floats, y: float, block: Floats, table: Floats) -> float:
 
 
 @inlined
-def _learn_rows(
+def learn_rows(
     data: Data,
     places: Ints,
     amounts: Floats,

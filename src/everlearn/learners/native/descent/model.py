@@ -37,6 +37,7 @@ from everlearn.learners.native.descent.weights import (
     slopes,
 )
 from everlearn.learners.native.estimator import Native
+from everlearn.learners.native.held import HeldWeights
 from everlearn.learners.native.regressor import Regressor
 from everlearn.learners.native.rows import Rows, Shape
 
@@ -58,6 +59,8 @@ class LinearModel(Native):
     _table: Floats
     _one: tuple[int, ...] | None = None
     """The shape of an array that is a row, if rows are nothing but numbers and have one score."""
+    held: HeldWeights | None = None
+    """What its weights are held to while it learns, if anything. It has a state of its own."""
     _quick: Quick | None = None
     """What a classifier's `learn_one` needs; None after anything that it depends on has changed."""
 
@@ -159,7 +162,10 @@ class LinearModel(Native):
 
     def _learn(self, rows: Rows, y: Array, weight: Floats, out: Floats) -> None:
         values = y.astype(np.float64, copy=False)
-        learn(*_arrays(rows), values, weight, self._block, self._table, out)
+        if self.held is not None:
+            self.held.learn(_arrays(rows), values, weight, self._block, self._table, out)
+        else:
+            learn(*_arrays(rows), values, weight, self._block, self._table, out)
 
     def _predict(self, rows: Rows, out: Floats) -> None:
         predict(*_arrays(rows), self._block, self._table, out)
@@ -213,6 +219,8 @@ class LinearModel(Native):
                 array[: len(given)] = given
         restore(new)
         new.table[:, -1] = old.table[:, -1]
+        if self.held is not None:
+            self.held.grow(new)
 
     def _is_one(self, x: Any) -> bool:
         """Whether x is a row that the kernel takes as it is."""
