@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from everlearn.learners.boosting.forest import Libraries
     from everlearn.learners.boosting.learner import BoostedTrees
 
+DECAY = 0.9
+"""What old leaves are multiplied by where nothing is said."""
+
+RATE = 0.1
+"""The learning rate where none is said."""
+
 Link = Literal["identity", "exponential"]
 
 
@@ -20,17 +26,16 @@ class Boosted:
     """The fields that `LightGBM` and `XGBoost` share; they are documented there."""
 
     params: Mapping[str, Any] = field(default_factory=dict)
-    trees: int = 10
-    at_most: int = 300
+    trees: int = 5
+    at_most: int = 100
     full: Literal["drop", "refit"] = "drop"
     keep: float = 0.9
-    decay: float = 1.0
+    decay: float | None = None
     classes: int | Sequence[Any] | None = None
     categories: int = 1000
     threads: int = 1
 
     library: ClassVar[str]
-    rate: ClassVar[float]
 
     def __post_init__(self) -> None:
         name = type(self).__name__
@@ -45,11 +50,18 @@ class Boosted:
             raise SpecError(f"{name}(full=) is 'drop' or 'refit', not {self.full!r}")
         if not 0.0 <= self.keep < 1.0:
             raise SpecError(f"{name}(keep=) is a share from 0 to below 1, not {self.keep!r}")
-        if not 0.0 < self.decay <= 1.0:
+        if self.decay is not None and not 0.0 < self.decay <= 1.0:
             raise SpecError(f"{name}(decay=) is a factor above 0, at most 1: {self.decay!r}")
-        if self.full == "refit" and self.decay < 1.0:
+        if self.full == "refit" and self.shrinks < 1.0:
             raise SpecError(f"{name}: leaves that are refitted do not decay; choose one of the two")
         self.settings("regressor" if self.regresses() else "classifier", 1, 0)
+
+    @property
+    def shrinks(self) -> float:
+        """What the leaves of all trees are multiplied by before each chunk."""
+        if self.decay is None:
+            return 1.0 if self.full == "refit" else DECAY
+        return self.decay
 
     @property
     def room(self) -> int:

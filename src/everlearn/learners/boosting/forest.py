@@ -26,8 +26,9 @@ class Library(Protocol):
         library does not take."""
         ...
 
-    def booster(self, texts: Sequence[bytes], rounds: int) -> Any:
-        """What predicts with these trees."""
+    def booster(self, texts: Sequence[bytes], rounds: int, trusted: bool) -> Any:
+        """What predicts with these trees. Raises `InputError` for what are none, which is looked
+        for before the library sees it unless they are trusted: it would read out of bounds."""
         ...
 
     def margins(self, booster: Any, x: Floats, skip: int) -> Floats:
@@ -60,6 +61,8 @@ class Block:
         rounds: of all pieces.
         skip: of these, how many at its beginning are dropped.
         weight: what its leaves are multiplied by.
+        booster: what predicts with it, once it was needed.
+        trusted: whether its trees were grown here.
     """
 
     outputs: int
@@ -68,6 +71,7 @@ class Block:
     skip: int = 0
     weight: float = 1.0
     booster: Any = None
+    trusted: bool = True
 
     @property
     def texts(self) -> list[bytes]:
@@ -108,7 +112,8 @@ class Forest:
     def booster(block: Block, library: Libraries) -> Any:
         """What predicts with a block's trees; made where it is first needed."""
         if block.booster is None:
-            block.booster = library(block.outputs).booster(block.texts, block.rounds)
+            block.booster = library(block.outputs).booster(block.texts, block.rounds, block.trusted)
+            block.trusted = True
         return block.booster
 
     @staticmethod
@@ -183,7 +188,9 @@ class Forest:
                     raise InputError(f"trees/{name} is no text")
                 pieces[str(name)] = part
             outputs, rounds, skip = (int(told[name]) for name in ("outputs", "rounds", "skip"))
-            self.blocks.append(Block(outputs, pieces, rounds, skip, float(told["weight"])))
+            self.blocks.append(
+                Block(outputs, pieces, rounds, skip, float(told["weight"]), trusted=False)
+            )
         named = {f"trees/{name}" for name, _ in self._pieces()}
         if found := {name for name in state if name.startswith("trees/")} - named:
             raise InputError(f"the state has trees that are in no block: {sorted(found)[:3]}")

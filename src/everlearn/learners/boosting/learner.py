@@ -14,7 +14,7 @@ from everlearn.base import (
     Prediction,
     State,
 )
-from everlearn.learners.boosting.definition import Boosted
+from everlearn.learners.boosting.definition import RATE, Boosted
 from everlearn.learners.boosting.forest import Block, Forest
 from everlearn.learners.boosting.matrix import Matrix
 
@@ -171,13 +171,11 @@ class BoostedTrees:
         if over > 0 and definition.full == "refit" and same:
             self._refit(x, y, weight, base)
         else:
-            if definition.decay < 1.0:
-                start = base + (start - base) * definition.decay
+            start = base + (start - base) * definition.shrinks
             library = self._library(self._outputs)
             seed = int(np.random.SeedSequence([self._seed, self._chunks]).generate_state(1)[0])
             text, rounds = library.boost(x, y, weight, start, definition.trees, seed % 2**31)
-            if definition.decay < 1.0:
-                forest.decay(definition.decay)
+            forest.decay(definition.shrinks)
             if rounds:
                 forest.append(text, rounds, self._outputs, library)
             else:
@@ -196,7 +194,9 @@ class BoostedTrees:
             booster = self._forest.booster(block, self._library)
             text = library.refit(booster, x, y, weight, start, self.definition.keep)
             made.append((block, text))
-            start = start + library.margins(library.booster([text], block.rounds), x, block.skip)
+            start = start + library.margins(
+                library.booster([text], block.rounds, True), x, block.skip
+            )
         for block, text in made:
             self._forest.replace(block, text)
 
@@ -226,16 +226,15 @@ class BoostedTrees:
     def _nudge(self, start: Floats, y: Floats, weight: Floats | None) -> Floats:
         """A step of all scores together, for rows that no tree tells apart (a single one, say)."""
         w = np.ones(len(y)) if weight is None else weight
-        rate = self.definition.rate
         if self.kind != "classifier":
             value = np.exp(start[:, 0]) if self.definition.link() == "exponential" else start[:, 0]
             apart = w @ (y - value)
             curve = w @ value if self.definition.link() == "exponential" else w.sum()
-            return np.array([rate * apart / (curve + 1.0)])
+            return np.array([RATE * apart / (curve + 1.0)])
         proba = self._probabilities(start)[:, -self._outputs :]
         codes = np.arange(proba.shape[1]) + (1 if self._outputs == 1 else 0)
         apart = w @ ((y[:, None] == codes) - proba)
-        step: Floats = rate * apart / (w @ (proba * (1.0 - proba)) + 1.0)
+        step: Floats = RATE * apart / (w @ (proba * (1.0 - proba)) + 1.0)
         return step
 
     def _target(self, batch: Batch) -> Floats:

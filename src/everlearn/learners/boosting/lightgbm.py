@@ -61,6 +61,12 @@ class LightGBM(Boosted):
     Missing values are split on as such, categories by integer codes in the order in which they were
     learned, times by their place in the day, the week and the year.
 
+    Trees that a chunk added fit that chunk better than what comes after it, and old ones are never
+    mended, so that without decay the probabilities become too sure. Learning the electricity data
+    in chunks of 1,000, each predicted before it was learned, cost a log loss of .80
+    with 10 rounds a chunk and no decay, .65 with 5 and no decay, .51 with 5 and a decay of .9
+    (accuracy .741, .754, .768), and .51 where leaves were refitted at 50 rounds.
+
     Args:
         params: LightGBM's own, but for those that are arguments here. `min_data_in_leaf` is at most
             a quarter of a chunk's rows, so that small chunks are learned too; `lambda_l2` is 1
@@ -69,7 +75,8 @@ class LightGBM(Boosted):
         at_most: rounds in all.
         full: what happens then, "drop" or "refit".
         keep: the share of a leaf's value that stays when it is refitted (`decay_rate`).
-        decay: what the leaves of all trees are multiplied by before each chunk.
+        decay: what the leaves of all trees are multiplied by before each chunk; .9 where nothing is
+            said, 1 with `full="refit"`.
         classes: the classes, or how many are expected.
         categories: codes of a column; values that come later are as if they were missing.
         threads: of LightGBM. Sums, and so the last digits of leaves, may depend on it.
@@ -85,7 +92,6 @@ class LightGBM(Boosted):
     """
 
     library = "lightgbm"
-    rate = 0.1
 
     def regresses(self) -> bool | None:
         """Whether the objective is one of numbers; None where none is named."""
@@ -186,10 +192,10 @@ class Trees:
         Raises:
             SpecError: with what it says.
         """
-        rows = np.arange(40.0)[:, None] * np.ones(self._width)
-        y = 1.0 + np.arange(40) % 2 if self._settings(40)["objective"] in EXPONENTIAL else None
+        x: Floats = np.repeat(np.arange(40, dtype=np.float64)[:, None], self._width, axis=1)
+        least = 0.0 if self._settings(0)["objective"] in CLASSIFIES else 1.0
         try:
-            self.boost(rows, np.arange(40.0) % 2 if y is None else y, None, np.zeros((40, 1)), 1, 0)
+            self.boost(x, np.mod(x[:, 0], 2.0) + least, None, np.zeros((40, 1)), 1, 0)
         except InputError as error:
             raise SpecError(str(error)) from error
 
@@ -205,11 +211,14 @@ class Trees:
         text = b"".join(TREE + tree for tree in trees)
         return (text, len(trees) // self._outputs) if grown else (b"", 0)
 
-    def booster(self, texts: Sequence[bytes], rounds: int) -> Any:
+    def booster(self, texts: Sequence[bytes], rounds: int, trusted: bool) -> Any:
         """A booster of these trees."""
         trees = b"".join(texts).split(TREE)[1:]
         if len(trees) != rounds * self._outputs:
             raise InputError(f"the state has {len(trees)} trees of {rounds} rounds")
+        if not trusted:
+            for tree in trees:
+                check_tree(tree, self._width)
         numbered = [b"Tree=%d\n%s" % (number, tree) for number, tree in enumerate(trees)]
         told = self._settings(0)
         head = {
@@ -311,3 +320,58 @@ def _explained(rows: int) -> Iterator[None]:
             yield
         except (lightgbm.basic.LightGBMError, ValueError, TypeError) as error:
             raise InputError(f"LightGBM cannot learn {rows} rows: {error}") from error
+
+
+def check_tree(text: bytes, width: int) -> None:
+    """Refuse the text of a tree that LightGBM would not have written: it reads them without looking
+    where they lead.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        told = dict(line.split("=", 1) for line in text.decode("ascii").split("\n") if line)
+        leaves, sets = int(told["num_leaves"]), int(told["num_cat"])
+        lengths = {
+            **dict.fromkeys(("leaf_value", "leaf_weight", "leaf_count"), leaves),
+            **dict.fromkeys(("split_feature", "threshold", "decision_type"), leaves - 1),
+            **dict.fromkeys(("left_child", "right_child", "split_gain"), leaves - 1),
+            **dict.fromkeys(("internal_value", "internal_weight", "internal_count"), leaves - 1),
+            **dict.fromkeys(("num_leaves", "num_cat", "is_linear", "shrinkage"), 1),
+        }
+        if sets:
+            lengths |= {"cat_boundaries": sets + 1, "cat_threshold": -1}
+        if leaves == 1:
+            lengths = {name: count for name, count in lengths.items() if count}
+        values = {name: np.array(told[name].split(), np.float64) for name in told}
+        wrong = [n for n in values if lengths.get(n) not in (len(values[n]), -1)]
+        if wrong or told.keys() < lengths.keys() - {"leaf_weight", "leaf_count"}:
+            raise InputError(f"a tree of the state has not what a tree has: {wrong}")
+        if values["is_linear"][0] or not np.isfinite(values["leaf_value"]).all():
+            raise InputError("a tree of the state has leaves that are no numbers")
+        if leaves > 1:
+            _check_splits(values, leaves, sets, width)
+    except (KeyError, ValueError, UnicodeDecodeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"a tree of the state is none: {error!r}") from error
+
+
+def _check_splits(values: dict[str, Floats], leaves: int, sets: int, width: int) -> None:
+    """Refuse splits that lead out of the tree or look at what is not there."""
+    children = np.concatenate([values["left_child"], values["right_child"]])
+    inner = children[children >= 0]
+    kinds = values["decision_type"].astype(np.int64)
+    chosen = values["threshold"][(kinds & 1) == 1]
+    good = [
+        (children >= -leaves).all() and (inner < leaves - 1).all() and (inner > 0).all(),
+        len(np.unique(inner)) == len(inner),
+        ((values["split_feature"] >= 0) & (values["split_feature"] < width)).all(),
+        ((chosen >= 0) & (chosen < max(sets, 0))).all(),
+    ]
+    if sets:
+        bounds = values["cat_boundaries"]
+        good += [bounds[0] == 0, bounds[-1] == len(values["cat_threshold"])]
+        good += [(np.diff(bounds) >= 0).all()]
+    if not all(good):
+        raise InputError("a tree of the state has splits that lead nowhere")

@@ -20,7 +20,7 @@ from everlearn.base import (
     MissingDependencyError,
     SpecError,
 )
-from everlearn.learners.boosting.definition import Boosted, Link, objective_of, refuse
+from everlearn.learners.boosting.definition import RATE, Boosted, Link, objective_of, refuse
 
 try:
     import xgboost
@@ -61,13 +61,22 @@ class XGBoost(Boosted):
     Missing values are split on as such, categories by integer codes in the order in which they were
     learned, times by their place in the day, the week and the year.
 
+    Trees that a chunk added fit that chunk better than what comes after it, and old ones are never
+    mended, so that without decay the probabilities become too sure. Learning the electricity data
+    in chunks of 1,000, each predicted before it was learned, cost a log loss of .67
+    with 10 rounds a chunk and no decay, .57 with 5 and no decay, .51 with 5 and a decay of .9
+    (accuracy .744, .755, .766), and .54 where leaves were refitted at 50 rounds.
+
     Args:
-        params: XGBoost's own, but for those that are arguments here.
+        params: XGBoost's own, but for those that are arguments here. `learning_rate` is .1 unless
+            said; `min_child_weight` is at most a fortieth of a chunk's rows, so that small chunks
+            are learned too.
         trees: rounds that a chunk adds.
         at_most: rounds in all.
         full: what happens then, "drop" or "refit".
         keep: the share of a leaf's value that stays when it is refitted.
-        decay: what the leaves of all trees are multiplied by before each chunk.
+        decay: what the leaves of all trees are multiplied by before each chunk; .9 where nothing is
+            said, 1 with `full="refit"`.
         classes: the classes, or how many are expected.
         categories: codes of a column; values that come later are as if they were missing.
         threads: of XGBoost. Sums, and so the last digits of leaves, may depend on it.
@@ -83,7 +92,6 @@ class XGBoost(Boosted):
     """
 
     library = "xgboost"
-    rate = 0.3
 
     def regresses(self) -> bool | None:
         """Whether the objective is one of numbers; None where none is named."""
@@ -103,7 +111,7 @@ class XGBoost(Boosted):
         return "exponential" if named in EXPONENTIAL else "identity"
 
     def settings(self, kind: LearnerKind, outputs: int, rows: int) -> dict[str, Any]:
-        """XGBoost's parameters."""
+        """XGBoost's parameters for a chunk of so many rows."""
         refuse(self, INSTEAD)
         given = dict(self.params)
         plain = (("booster", "gbtree"), ("num_parallel_tree", 1))
@@ -121,10 +129,12 @@ class XGBoost(Boosted):
             "base_score": 0.5,
             "verbosity": 0,
             "validate_parameters": False,
+            "min_child_weight": min(given.pop("min_child_weight", 1.0), rows / 40),
         }
         if outputs > 1:
             fixed["num_class"] = outputs
-        return {"tree_method": "hist", **given, **fixed}
+        rate = {} if {"eta", "learning_rate"} & given.keys() else {"learning_rate": RATE}
+        return {"tree_method": "hist", **rate, **given, **fixed}
 
     def library_for(self, kind: LearnerKind, width: int, categorical: range) -> Libraries:
         """XGBoost, by number of outputs."""
@@ -163,7 +173,7 @@ class Trees:
     def __init__(
         self, definition: XGBoost, kind: LearnerKind, width: int, categorical: range, outputs: int
     ) -> None:
-        self._settings = definition.settings(kind, outputs, 0)
+        self._settings = partial(definition.settings, kind, outputs)
         self._types = ["c" if place in categorical else "q" for place in range(width)]
         self._threads, self._outputs = definition.threads, outputs
         self._shell: Json = None
@@ -174,14 +184,16 @@ class Trees:
         Raises:
             SpecError: with what it says.
         """
-        x = np.arange(4.0)[:, None] * np.ones(len(self._types))
-        settings = {**self._settings, "validate_parameters": True, "verbosity": 1}
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            try:
-                xgboost.train(settings, self._data(x, np.zeros((4, 1)), x[:, 0] % 2), 1)
-            except (xgboost.core.XGBoostError, UserWarning, TypeError, ValueError) as error:
-                raise SpecError(f"XGBoost cannot learn: {_last_line(error)}") from error
+        x: Floats = np.repeat(np.arange(4, dtype=np.float64)[:, None], len(self._types), axis=1)
+        least = 0.0 if self._settings(0)["objective"] in CLASSIFIES else 1.0
+        try:
+            data = self._data(x, np.zeros((4, self._outputs)), np.mod(x[:, 0], 2.0) + least)
+            made = xgboost.train(self._settings(4), data, 1)
+        except (xgboost.core.XGBoostError, TypeError, ValueError) as error:
+            raise SpecError(f"XGBoost cannot learn: {_last_line(error)}") from error
+        known = set(_names(json.loads(made.save_config()))) | {"eval_metric", "verbosity"}
+        if unknown := sorted(self._settings(4).keys() - known):
+            raise SpecError(f"XGBoost has no parameter {', '.join(unknown)}; see params=")
 
     def boost(
         self, x: Floats, y: Floats, weight: Floats | None, start: Floats, rounds: int, seed: int
@@ -189,14 +201,17 @@ class Trees:
         """New trees."""
         with _explained(len(x)):
             data = self._data(x, start, y, weight)
-            booster = xgboost.train({**self._settings, "seed": seed}, data, rounds)
+            booster = xgboost.train({**self._settings(len(x)), "seed": seed}, data, rounds)
         return _text(_trees(booster)), rounds
 
-    def booster(self, texts: Sequence[bytes], rounds: int) -> Any:
+    def booster(self, texts: Sequence[bytes], rounds: int, trusted: bool) -> Any:
         """A booster of these trees."""
         trees = b"".join(texts).splitlines()
         if len(trees) != rounds * self._outputs:
             raise InputError(f"the state has {len(trees)} trees of {rounds} rounds")
+        if not trusted:
+            for tree in trees:
+                check_tree(tree, len(self._types))
         numbered = b",".join(b'{"id":%d,' % at + tree[1:] for at, tree in enumerate(trees))
         shell = self._empty()
         inside = shell["learner"]["gradient_booster"]["model"]
@@ -227,7 +242,7 @@ class Trees:
     ) -> bytes:
         """The same trees with other leaves."""
         refresh = {"process_type": "update", "updater": "refresh", "refresh_leaf": True}
-        settings = {**self._settings, **refresh}
+        settings = {**self._settings(len(x)), **refresh}
         settings.pop("tree_method")
         rounds = booster.num_boosted_rounds()
         with _explained(len(x)):
@@ -262,9 +277,17 @@ class Trees:
         if self._shell is None:
             x = np.zeros((2, len(self._types)))
             data = self._data(x, np.zeros((2, self._outputs)), np.ones(2))
-            raw = xgboost.train(self._settings, data, 1).save_raw("json")
+            raw = xgboost.train(self._settings(2), data, 1).save_raw("json")
             self._shell = json.loads(bytes(raw))
         return self._shell
+
+
+def _names(config: Json) -> Iterator[str]:
+    """All keys of nested JSON."""
+    if isinstance(config, dict):
+        yield from config
+        for item in config.values():
+            yield from _names(item)
 
 
 def _trees(booster: Any) -> list[Json]:
@@ -313,3 +336,49 @@ def _explained(rows: int) -> Iterator[None]:
             yield
         except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
             raise InputError(f"XGBoost cannot learn {rows} rows: {_last_line(error)}") from error
+
+
+NODES = (
+    *("base_weights", "default_left", "left_children", "loss_changes", "parents"),
+    *("right_children", "split_conditions", "split_indices", "split_type", "sum_hessian"),
+)
+"""What a tree has of each of its nodes."""
+
+SETS = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
+
+
+def check_tree(text: bytes, width: int) -> None:
+    """Refuse the text of a tree that XGBoost would not have written: it reads them without looking
+    where they lead.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        tree = json.loads(text)
+        nodes = {name: np.array(tree[name], np.float64) for name in NODES}
+        sets = {name: np.array(tree[name], np.float64) for name in SETS}
+        told = {name: int(value) for name, value in tree["tree_param"].items()}
+        count = len(nodes["left_children"])
+        left, right = nodes["left_children"], nodes["right_children"]
+        split = left >= 0
+        inner = np.concatenate([left[split], right[split]])
+        begins, sizes = sets["categories_segments"], sets["categories_sizes"]
+        good = [
+            set(tree) == {*NODES, *SETS, "tree_param"},
+            all(array.shape == (count,) for array in nodes.values()) and count > 0,
+            told == {**told, "num_nodes": count, "num_feature": width, "size_leaf_vector": 1},
+            ((left >= 0) == (right >= 0)).all() and (left[~split] == -1).all(),
+            (inner > 0).all() and (inner < count).all() and len(np.unique(inner)) == len(inner),
+            ((nodes["split_indices"] >= 0) & (nodes["split_indices"] < width)).all(),
+            np.isfinite(nodes["split_conditions"][~split]).all(),
+            np.array_equal(sets["categories_nodes"], np.flatnonzero(nodes["split_type"] == 1)),
+            len(begins) == len(sizes) == len(sets["categories_nodes"]),
+            np.array_equal(begins, np.cumsum(sizes) - sizes) and (sizes > 0).all(),
+            sizes.sum() == len(sets["categories"]),
+            ((sets["categories"] >= 0) & (sets["categories"] < 2**24)).all(),
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"a tree of the state is none: {error!r}") from error
+    if not all(good):
+        raise InputError("a tree of the state has splits that lead nowhere")
