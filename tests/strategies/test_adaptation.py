@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from everlearn.base import Columns, InputError, Learner, SpecError  # noqa: E402
 from everlearn.learners.encoder import Encoder  # noqa: E402
 from everlearn.learners.neural.definition import TorchLearner  # noqa: E402
 from everlearn.registry.config import from_config, to_config  # noqa: E402
-from everlearn.strategies import AGEM, EWC, MAS, SI, DarkReplay, Freeze, LoRA, LwF  # noqa: E402
+from everlearn.strategies import AGEM, EWC, MAS, SI, DarkReplay, Expand, Freeze, LoRA, LwF  # noqa: E402
 from everlearn.testing.learner import COLUMNS, LearnerSuite, copied, make_rows  # noqa: E402
 
 torch.set_num_threads(1)
@@ -403,3 +404,134 @@ def test_other_learners_are_refused() -> None:
 def test_they_are_rebuilt_from_json(part: Any) -> None:
     assert from_config(to_config(part)) == part
     assert "adapting" in el.Strategy(adaptation=part).describe()
+
+
+class TestExpand(Adapted):
+    adaptation = Expand(at_most=2, rows=64)
+
+
+class TestExpandHeads(Adapted):
+    """Two columns with heads of their own."""
+
+    adaptation = Expand(at_most=3, rows=64, own="6")
+
+    def taught(self, rows: int = 300, seed: int = 0) -> Learner:
+        learner: Any = LearnerSuite.taught(self, rows, seed)
+        if rows:
+            learner.settle()
+            for batch in self.elsewhere().split(100):
+                learner.learn(batch)
+            assert len(learner.module.columns) == 2
+        return learner
+
+    learns = False
+
+    def elsewhere(self) -> Any:
+        rows = self.rows(300, 420)
+        return replace(rows, numbers=rows.numbers + 3.0, y=1 - rows.y)  # type: ignore[operator]
+
+
+def corners(which: int, n: int = 600, flip: bool = False) -> Any:
+    """Rows at one of some places, where a class of their own is what matters there."""
+    rng = np.random.default_rng(which)
+    X = rng.normal(size=(n, 6))
+    y = (X[:, which] > 0) ^ flip
+    X[:, 3:] += 6.0 * np.eye(3)[which]
+    return X, y.astype(int)
+
+
+def columns_of(increments: list[Any], adaptation: Any) -> tuple[Any, list[int]]:
+    made = TorchLearner(
+        lambda: nn.Sequential(nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 2)),
+        optimizer=fast,
+        batch=50,
+        encoder=PLAIN,
+    )
+    learner: Any = None
+    learned = []
+    for X, y in increments:
+        strategy = el.Strategy(adaptation=adaptation, chunk=200, passes=4)
+        learner = el.learn(made if learner is None else learner, X, y, strategy)
+        learned.append(learner._fold.learner.module.current if adaptation else 0)
+    return learner, learned
+
+
+def test_an_increment_that_does_not_fit_gets_a_column() -> None:
+    rounds = [corners(0), corners(1), corners(2), corners(0), corners(2)]
+    alone, _ = columns_of(rounds, None)
+    learner, learned = columns_of(rounds, Expand())
+    assert learned == [0, 1, 2, 0, 2]
+    accuracy = [
+        [float((one.predict(X) == y).mean()) for X, y in rounds[:3]] for one in (alone, learner)
+    ]
+    assert min(accuracy[1]) > 0.9
+    assert min(accuracy[0]) < 0.9
+    mixed = np.concatenate([X[:50] for X, _ in rounds[:3]])
+    shuffled = np.random.default_rng(0).permutation(len(mixed))
+    np.testing.assert_allclose(
+        learner.predict_proba(mixed)[shuffled], learner.predict_proba(mixed[shuffled]), rtol=1e-5
+    )
+
+
+def test_growth_has_a_bound_and_the_nearest_learns_on() -> None:
+    learner, learned = columns_of([corners(0), corners(1), corners(2)], Expand(at_most=2))
+    assert learned[:2] == [0, 1]
+    assert len(learner._fold.learner.module.columns) == 2
+    X, y = corners(2)
+    assert (learner.predict(X) == y).mean() > 0.9
+
+
+def test_rows_that_look_alike_get_no_column_of_their_own() -> None:
+    learner, learned = columns_of([corners(0), corners(0, flip=True)], Expand())
+    assert learned == [0, 0]
+    X, y = corners(0, flip=True)
+    assert (learner.predict(X) == y).mean() > 0.9
+
+
+def test_columns_that_do_not_learn_are_still_and_shared_layers_are_stored_once() -> None:
+    first = corners(0)
+    for adaptation in (Expand(), Expand(own="2")):
+        learner, _ = columns_of([first, corners(1)], adaptation)
+        before, _ = columns_of([first], adaptation)
+        ours, theirs = (one.state["learner/module/frozen"].arrays for one in (learner, before))
+        assert not theirs
+        whole = before.state["learner/module/moving"].arrays
+        assert set(ours) == set(whole)
+        assert all(np.array_equal(ours[name], whole[name]) for name in whole)
+        new = set(learner.state["learner/module/moving"].arrays)
+        heads = {"expand.1.2.weight", "expand.1.2.bias"}
+        assert new == heads | (
+            set() if adaptation.own else {"expand.1.0.weight", "expand.1.0.bias"}
+        )
+
+
+def test_one_column_is_the_module_and_several_are_not() -> None:
+    one, _ = columns_of([corners(0)], Expand())
+    X, y = corners(0)
+    assert (el.learn(one, X, y, el.Strategy()).predict(X) == y).mean() > 0.95
+    two, _ = columns_of([corners(0), corners(1)], Expand())
+    with pytest.raises(InputError, match="has 2 columns, which are no one module"):
+        el.learn(two, X, y, el.Strategy())
+
+
+def test_columns_grow_with_classes_and_a_row_alone_adds_none() -> None:
+    learner: Any = Expand(rows=64).wrap(
+        TorchLearner(
+            lambda: nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)),
+            optimizer=fast, batch=20, encoder=PLAIN, grow=True,
+        ).make_learner(COLUMNS, classes=2)
+    )  # fmt: skip
+    rows = make_rows(0, 200, missing=False)
+    learner.learn(rows)
+    learner.settle()
+    away = replace(rows, numbers=rows.numbers * 5 + 20, y=1 - rows.y)  # type: ignore[operator]
+    learner.learn(away.take(slice(0, 1)))
+    learner.settle()
+    assert len(learner.module.columns) == 1
+    learner.learn(away)
+    assert len(learner.module.columns) == 2
+    assert learner.grow(4)
+    assert [column[2].out_features for column in learner.module.columns] == [4, 4]
+    again: Any = Expand(rows=64).wrap(learner.definition.make_learner(COLUMNS, classes=0))
+    again.load(copied(learner.save()))
+    np.testing.assert_array_equal(again.predict(rows).proba, learner.predict(rows).proba)

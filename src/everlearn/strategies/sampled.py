@@ -32,6 +32,11 @@ class RowSample:
         """(m, width) rows that are held; not to be asked of none."""
         return self._held[0]
 
+    @property
+    def columns(self) -> list[Tensor]:
+        """(m, …) all that is held of them."""
+        return self._held
+
     def offer(self, *columns: Tensor) -> None:
         """Rows that are learned, in columns of (r, …): their numbers first, then what belongs to
         them. Always as many columns."""

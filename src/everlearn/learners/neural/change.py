@@ -17,6 +17,7 @@ class Change:
     overridden; this one changes nothing. All of it runs inside of the learner's own generators."""
 
     kind: ClassVar[str] = ""
+    routes: ClassVar[bool] = False  # whether it answers otherwise in training than in use
 
     def apply(self, module: nn.Module, blank: Tensor) -> nn.Module:
         """Change the module, and return it, or what answers in its place.
@@ -45,6 +46,10 @@ class Change:
 
     def adds(self, name: str) -> bool:
         """Whether a module that was not changed lacks the tensor that is stored as this."""
+        return False
+
+    def repeats(self, name: str) -> bool:
+        """Whether what the changed module calls so is a tensor that it has elsewhere too."""
         return False
 
     def heads(self, name: str) -> list[str]:

@@ -50,6 +50,12 @@ generators_in_use = threading.RLock()
 """PyTorch's generators are the process's: one learner at a time draws from them."""
 
 
+ONE_ROW = (
+    "one row alone has no statistics, which a module with batch normalisation learns by: learn in"
+    " larger chunks, or normalise otherwise (LayerNorm)"
+)
+
+
 class Network:
     """A module, its optimizer and its generators as one learner.
 
@@ -163,7 +169,7 @@ class Network:
             InputError: a weight is not finite: the module diverged.
         """
         still = self._still()
-        tensors = {self._change.stored(k): v for k, v in self._module.state_dict().items()}
+        tensors = self._named()
         moving = {name: tensor for name, tensor in tensors.items() if name not in still}
         if self._frozen is None:
             self._check_finite(tensors)
@@ -396,8 +402,13 @@ class Network:
             with self._own_random():
                 places = torch.randperm(len(x))
         at = None if places is None else places.to(self._device)
-        for start in range(0, len(x), size):
-            step = slice(start, start + size) if at is None else at[start : start + size]
+        starts = list(range(0, len(x), size))
+        if self._takes_statistics() and len(x) - starts[-1] == 1:
+            if len(x) == 1:
+                raise InputError(ONE_ROW)
+            starts.pop()  # the last row joins the step before
+        for start, stop in zip(starts, [*starts[1:], len(x)], strict=True):
+            step = slice(start, stop) if at is None else at[start:stop]
             own = None if w is None else w[step]
             with self._own_random():  # others may draw in between
                 outputs.append(self._training.step(x[step], y[step], own))
@@ -406,12 +417,19 @@ class Network:
 
     # --- answering ---
 
+    def _takes_statistics(self) -> bool:
+        """Whether it learns by statistics of a step's rows, of which there have to be two."""
+        return any(isinstance(m, _BatchNorm) and m.training for m in self._module.modules())
+
     @cached_property
     def _answers_as_it_learns(self) -> bool:
         """Whether the module answers in training what it would answer to the same rows in use."""
-        if any(isinstance(m, _Dropouts | _BatchNorm) for m in self._module.modules()):
-            return False
-        if self._draws:
+        kinds = _Dropouts | _BatchNorm
+        if (
+            self._draws
+            or self._change.routes
+            or any(isinstance(m, kinds) for m in self._module.modules())
+        ):
             return False
         rows = np.random.default_rng(0).normal(size=(16, self._encoding.width))
         x = self._tensor(rows.astype(getattr(self._encoding, "dtype", np.float64)))
@@ -454,6 +472,11 @@ class Network:
         buffers = {self._change.stored(name) for name, _ in self._module.named_buffers()}
         return stored | {name for name in buffers if self._change.adds(name)}
 
+    def _named(self) -> dict[str, Tensor]:
+        """The module's tensors, by the names under which they are stored, each once."""
+        named = self._module.state_dict().items()
+        return {self._change.stored(k): v for k, v in named if not self._change.repeats(k)}
+
     def _moving(self) -> list[str]:
         return [self._change.stored(name) for name in self._training.moving]
 
@@ -477,12 +500,13 @@ class Network:
 
     def _load_tensors(self, tensors: dict[str, Tensor], same: bool) -> None:
         """Load tensors by the names under which they are stored; without what was not added."""
-        own = {self._change.stored(k): v for k, v in self._module.state_dict().items()}
+        own = self._named()
         if not same:
             tensors = {k: v for k, v in own.items() if self._change.adds(k)} | tensors
         check_same_shapes("architecture", tensors, own)
+        there = {name: tensors.get(self._change.stored(name)) for name in self._module.state_dict()}
         self._module.load_state_dict(
-            {name: tensors[self._change.stored(name)] for name in self._module.state_dict()}
+            {k: v for k, v in there.items() if v is not None}, strict=False
         )
 
     def _generators(self) -> dict[str, Tensor]:

@@ -25,4 +25,12 @@ def unchanged(tensors: dict[str, Tensor], said: Json) -> dict[str, Tensor]:
         return merged(tensors, said["layers"], float(said["scale"]))
     if kind == "personal":
         return shared(tensors, said["layers"])
+    if kind == "expand":
+        more = {name.split(".")[1] for name in tensors if name.startswith("expand.")}
+        if more:
+            raise InputError(
+                f"the state has {len(more) + 1} columns, which are no one module: keep Expand in"
+                " the strategy, or begin with start='scratch'"
+            )
+        return tensors
     raise InputError(f"the state is of a module that was changed by {kind!r}, which is not known")
