@@ -433,3 +433,28 @@ def test_a_module_of_a_class_of_the_file_is_rebuilt_with_its_weights(tmp_path: P
     assert torch.equal(rebuilt.linear.weight, torch.eye(2))
     with pytest.raises(SpecError, match="give a class or function that makes it"):
         to_config(model)
+
+
+def test_a_row_that_is_left_over_joins_the_step_before_where_batches_are_normalised() -> None:
+    learner = TorchLearner(noisy, optimizer=fast, batch=32, encoder=ENCODER).make_learner(
+        COLUMNS, classes=3
+    )
+    seen: list[int] = []
+    learner.module.register_forward_hook(
+        lambda module, given, output: seen.append(len(output)) if module.training else None
+    )
+    learner.learn(make_rows(0, 65))
+    assert seen == [32, 33]
+    before = {name: part.digest for name, part in learner.save().items()}
+    with pytest.raises(InputError, match="one row alone has no statistics"):
+        learner.learn(make_rows(0, 1))
+    after = {name: part.digest for name, part in learner.save().items()}
+    assert {k: v for k, v in after.items() if k.startswith("module")} == {
+        k: v for k, v in before.items() if k.startswith("module")
+    }
+
+
+def test_a_scheduler_that_waits_for_a_score_is_refused_beforehand() -> None:
+    waits = torch.optim.lr_scheduler.ReduceLROnPlateau
+    with pytest.raises(SpecError, match="ReduceLROnPlateau"):
+        TorchLearner(net, optimizer=fast, scheduler=waits, encoder=ENCODER).make_learner(COLUMNS)

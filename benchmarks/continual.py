@@ -1,0 +1,158 @@
+"""Continual learning on MNIST: what is left of old tasks, beside what was published.
+
+    python benchmarks/continual.py --seeds 5      # every method of every setting
+    python benchmarks/continual.py --cost         # processor time beside a loop written by hand
+    python benchmarks/continual.py --table        # write the tables of what was run
+
+Runs are added to results/continual.json as they end; what is there is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from continual_methods import Method, gdumb, hsu, learner, mammoth_domain, mammoth_split
+from continual_report import write_tables
+from continual_tasks import Task, batch_of, permuted, rotated, split
+
+from everlearn.jobs.learn import Fold
+from everlearn.jobs.relive import learn_memory
+
+RESULTS = Path(__file__).parent / "results" / "continual.json"
+TASKS = 20
+
+
+def settings() -> Iterator[tuple[str, str, list[Method]]]:
+    """(setting, scenario, methods) of every table."""
+    for scenario in ("class", "domain", "task"):
+        yield "hsu", scenario, hsu(scenario) + (gdumb() if scenario == "class" else [])
+    yield "mammoth", "class", mammoth_split()
+    for scenario in ("permuted", "rotated"):
+        yield "mammoth", scenario, mammoth_domain(scenario)
+
+
+def tasks_of(scenario: str, seed: int) -> Iterator[Task]:
+    """The tasks of a scenario, in their order."""
+    if scenario == "permuted":
+        return permuted(TASKS, seed)
+    return rotated(TASKS, seed) if scenario == "rotated" else iter(split(scenario))
+
+
+def run(setting: str, scenario: str, method: Method, seed: int) -> dict[str, Any]:
+    """Learn task by task, as jobs do, and judge the last version by all tasks.
+
+    Returns:
+        accuracy: per cent over tasks; after: of each task when it was learned; seconds of the
+        processor.
+    """
+    strategy, made = method.strategy, learner(setting, scenario, method)
+    generator = np.random.default_rng(seed)
+    fold: Fold | None = None
+    former: Any = None
+    tests: list[Task] = []
+    after: list[float] = []
+    began = time.process_time()
+    last = len(list(tasks_of(scenario, seed))) if strategy.start == "scratch" else 0
+    todo = _joined(tasks_of(scenario, seed)) if method.joint else tasks_of(scenario, seed)
+    for place, task in enumerate(todo, 1):
+        if fold is None or strategy.start == "scratch":
+            classes = tuple(float(c) for c in range(made.room))
+            seeded = _seeded(strategy, seed)
+            fold = Fold.new(made, task.columns(), seeded, classes=classes, remembered=former)
+            fold.replays = strategy.start == "champion"
+        for number in range(strategy.passes if fold.replays else 1):
+            order = generator.permutation(len(task.x))
+            for chunk in task.chunks(strategy.chunk, order):
+                fold.step(chunk, again=number > 0, test=False)
+        fold.settle()
+        if place == last:  # what is learned of earlier samples is not gone on from
+            learn_memory(fold, _seeded(strategy, seed), lambda rows: None)
+        former = fold.save()
+        tests += [Task(task.x[:0], task.y[:0], task.x_test, task.y_test, task.among)]
+        after.append(accuracy(fold, task))
+    assert fold is not None
+    seconds = time.process_time() - began
+    if method.joint:
+        tests = list(tasks_of(scenario, seed))
+    final = [accuracy(fold, task) for task in tests]
+    told = [accuracy(fold, task, said=True) for task in tests if task.among is not None]
+    return {
+        "accuracy": 100 * float(np.mean(final)),
+        "told": 100 * float(np.mean(told)) if told else None,
+        "after": [round(100 * value, 2) for value in after],
+        "seconds": seconds,
+    }
+
+
+def _seeded(strategy: Any, seed: int) -> Any:
+    from dataclasses import replace
+
+    return replace(strategy, seed=seed)
+
+
+def _joined(tasks: Iterator[Task]) -> list[Task]:
+    every = list(tasks)
+    columns = [np.concatenate([getattr(t, name) for t in every]) for name in ("x", "y")]
+    return [Task(*columns, every[0].x_test, every[0].y_test)]
+
+
+def accuracy(fold: Fold, task: Task, said: bool = False) -> float:
+    """The share of a task's test rows that is answered right.
+
+    Args:
+        said: the classes of the task are told: only between them is chosen.
+    """
+    right = 0
+    for start in range(0, len(task.x_test), 2000):
+        x, y = (part[start : start + 2000] for part in (task.x_test, task.y_test))
+        prediction = fold.predict(batch_of(x, y))
+        if said and task.among is not None and prediction.proba is not None:
+            chosen = np.array(task.among)[prediction.proba[:, task.among].argmax(axis=1)]
+        else:
+            chosen = fold.decode(prediction.value)
+        right += int((chosen == y).sum())
+    return right / len(task.x_test)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=0)
+    parser.add_argument("--only", default="", help="settings, scenarios or methods that hold this")
+    parser.add_argument("--cost", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # Adam's moments of pixels that are always black
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}}
+    for seed in range(given.seeds):
+        for setting, scenario, methods in settings():
+            for method in methods:
+                key = f"{setting} / {scenario} / {method.name}"
+                if given.only not in key or str(seed) in found["runs"].get(key, {}):
+                    continue
+                result = run(setting, scenario, method, seed)
+                if not math.isfinite(result["accuracy"]):
+                    raise SystemExit(f"{key}, seed {seed}: {result}")
+                print(f"{key}, seed {seed}: {result['accuracy']:.2f} ({result['seconds']:.0f} s)")
+                found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}}
+                found["runs"].setdefault(key, {})[str(seed)] = result
+                RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    if given.cost:
+        from continual_cost import measure
+
+        found["cost"] = measure()
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    if given.table or given.cost:
+        write_tables(found, list(settings()), RESULTS.with_suffix(".md"))
+
+
+if __name__ == "__main__":
+    main()
