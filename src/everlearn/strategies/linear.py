@@ -18,7 +18,7 @@ def held_linear(
         SpecError: it is neither, and has no weights that could be held.
     """
     if getattr(learner, "has_weights", False):
-        from everlearn.learners.native.held import HeldWeights
+        from everlearn.learners.native.descent.held import HeldWeights
 
         held = HeldWeights(name, strength, decay=decay, fisher=fisher)
         return learner.hold_weights(held)  # type: ignore[attr-defined, no-any-return]

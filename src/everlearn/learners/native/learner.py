@@ -24,7 +24,7 @@ from everlearn.learners.native.regressor import Regressor, finite
 from everlearn.learners.native.rows import WIDTH, Rows, Shape, usable
 
 if TYPE_CHECKING:
-    from everlearn.learners.native.held import HeldWeights
+    from everlearn.learners.native.descent.held import HeldWeights
 
 HELD = "held/weights"
 """The part of a state that says what weights are held to."""

@@ -13,6 +13,7 @@ import numpy as np
 from everlearn.base import Array, Floats, Hashes, InputError, Ints, Json, Part, SpecError, State
 from everlearn.learners.native.classifier import Classifier
 from everlearn.learners.native.descent.averaging import average
+from everlearn.learners.native.descent.held import HeldWeights
 from everlearn.learners.native.descent.kernels import catch_up, learn, learn_one, predict
 from everlearn.learners.native.descent.losses import POISSON
 from everlearn.learners.native.descent.optimizers import MEMORIES, SGD
@@ -37,7 +38,6 @@ from everlearn.learners.native.descent.weights import (
     slopes,
 )
 from everlearn.learners.native.estimator import Native
-from everlearn.learners.native.held import HeldWeights
 from everlearn.learners.native.regressor import Regressor
 from everlearn.learners.native.rows import Rows, Shape
 
