@@ -113,6 +113,11 @@ def models() -> dict[str, el.Model]:
     ]
     if find_spec("torch") is not None:
         made.append(_model("torch", _torch(), memory=el.Reservoir(90), passes=2))
+    if find_spec("lightgbm") is not None:
+        boosted = el.learners.LightGBM({"num_leaves": 7}, trees=2, at_most=30)
+        made.append(_model("boosted", boosted, memory=el.Reservoir(90)))
+    if find_spec("river") is not None:
+        made.append(_model("river", _river(), memory=el.Reservoir(70)))
     return {model.name: model for model in made}
 
 
@@ -134,11 +139,19 @@ def _torch() -> Any:
     return el.learners.TorchLearner(network, batch=10, encoder=encoder)
 
 
+def _river() -> Any:
+    from river import compose, preprocessing, tree
+
+    numbers = compose.SelectType(float) | preprocessing.StandardScaler()
+    adaptive = tree.HoeffdingAdaptiveTreeClassifier(grace_period=30)
+    return (numbers + compose.SelectType(str)) | adaptive
+
+
 def load_kernels() -> None:
-    """Compile the kernels of native learners, or load them from disk, and what PyTorch imports at
-    its first step, in this process: not in each that is forked from it."""
+    """Compile the kernels of native learners, or load them from disk, and what other libraries
+    import at their first step, in this process: not in each that is forked from it."""
     for model in models().values():
         learner = as_learner(model.learner, COLUMNS, classes=2)
-        if getattr(learner, "per_row", False) or model.name == "torch":
+        if getattr(learner, "per_row", False) or model.name in ("torch", "boosted"):
             learner.learn(make_rows(0, 200), score=100)
             learner.predict(make_rows(0, 10))

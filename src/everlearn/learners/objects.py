@@ -26,6 +26,7 @@ import functools
 import json
 import random
 import statistics
+import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
@@ -47,6 +48,12 @@ BUILTIN: dict[str, type] = {
 
 CALLED = {"copy:deepcopy": copy.deepcopy}
 """Functions that may stand in a graph beside those of the library."""
+
+DRAWS = ("random", "uniform", "gauss", "normalvariate", "expovariate", "randint", "choice")
+"""Methods of a random generator that may stand in a graph."""
+
+HEAP = 1 << 9
+"""Flag of a type that was made while Python ran, as those of `class` are."""
 
 FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
 DICTS = (collections.OrderedDict, collections.Counter, collections.defaultdict)
@@ -133,9 +140,15 @@ class Given:
             elif isinstance(value, functools.partial):
                 waiting.append((value.func, f"{path}.func"))
             if hasattr(value, "__dict__") and not isinstance(value, types.ModuleType):
-                if not library.has(kind.__module__) and class_name(kind) not in BUILTIN:
+                if not library.has(kind.__module__) and _is_plain(kind):
                     self.classes[class_name(kind)] = kind
                 waiting += [(item, f"{path}.{name}") for name, item in vars(value).items()]
+
+
+def _is_plain(kind: type) -> bool:
+    """Whether a class is written in Python, by somebody who is not its makers."""
+    written = all(base.__flags__ & HEAP for base in kind.__mro__[:-1])
+    return written and kind.__module__.partition(".")[0] not in sys.stdlib_module_names
 
 
 def class_name(kind: Any) -> str:
@@ -220,6 +233,8 @@ class _Writer:
             return value if np.isfinite(value) else ["float", repr(value)]
         if isinstance(value, np.generic):
             return self._scalar(value, path)
+        if type(getattr(value, "__self__", None)) is random.Random and value.__name__ in DRAWS:
+            return ["method", self._met(value.__self__, path), value.__name__]
         if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
             return self._named(value, path)
         if isinstance(value, types.MethodType):
@@ -557,7 +572,7 @@ class _Reader:
         if "attributes" in node:
             made.__dict__.update((str(name), self.value(item)) for name, item in node["attributes"])
         if node.get("state") is not None:
-            made.__setstate__(self.value(node["state"]))
+            _given_back(made, self.value(node["state"]))
 
     def _class(self, name: str) -> Any:
         found = BUILTIN.get(name) or self._given.classes.get(name) or self._library.find(name)
@@ -567,6 +582,8 @@ class _Reader:
 
     def _method(self, owner: Any, name: str) -> Callable[..., Any]:
         kind = type(owner)
+        if kind is random.Random and name in DRAWS:
+            return getattr(owner, name)  # type: ignore[no-any-return]
         function = next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
         ours = self._library.has(kind.__module__) or class_name(kind) in self._given.classes
         if not ours or not isinstance(function, types.FunctionType):
@@ -578,3 +595,13 @@ class _Reader:
         if dtype.kind not in "biuf":
             raise InputError(f"the state has numbers of {dtype}")
         return dtype.newbyteorder("=")
+
+
+def _given_back(made: Any, state: Any) -> None:
+    """Give a compiled object what it gave out; a panic of Rust is no `Exception`."""
+    try:
+        made.__setstate__(state)
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise InputError(f"the state of a {type(made).__name__} is broken: {error}") from error

@@ -363,35 +363,23 @@ class RiverLearner:
 
 def seeded(estimator: Any, seeds: np.random.SeedSequence) -> Any:
     """A clone in which every seed that is None is one of these."""
-    return estimator.clone(_seeds(estimator, seeds))
-
-
-def _seeds(estimator: Any, seeds: np.random.SeedSequence) -> dict[str, Any]:
-    """The parameters that `clone` is to replace."""
+    for steps in (getattr(estimator, name, None) for name in ("steps", "transformers")):
+        if isinstance(steps, Mapping) and isinstance(estimator, base.Estimator):
+            return type(estimator)(*((name, _seeded(step, seeds)) for name, step in steps.items()))
     replaced: dict[str, Any] = {}
-    for name, value in _inside(estimator):
+    for name in inspect.signature(type(estimator).__init__).parameters:
+        value = getattr(estimator, name, None)
         if name in SEEDS and value is None:
             replaced[name] = int(seeds.spawn(1)[0].generate_state(1)[0])
         elif isinstance(value, base.Base):
-            if inner := _seeds(value, seeds):
-                replaced[name] = inner
+            replaced[name] = seeded(value, seeds)
         elif isinstance(value, list) and any(isinstance(item, base.Base) for item in value):
-            replaced[name] = [
-                seeded(item, seeds) if isinstance(item, base.Base) else item for item in value
-            ]
-    return replaced
+            replaced[name] = [_seeded(item, seeds) for item in value]
+    return estimator.clone(replaced)
 
 
-def _inside(estimator: Any) -> Iterator[tuple[str, Any]]:
-    """What an estimator was made with: the steps of a pipeline, or its parameters."""
-    for name in ("steps", "transformers"):
-        steps = getattr(estimator, name, None)
-        if isinstance(steps, Mapping):
-            yield from steps.items()
-            return
-    for name in inspect.signature(type(estimator).__init__).parameters:
-        if hasattr(estimator, name):
-            yield name, getattr(estimator, name)
+def _seeded(value: Any, seeds: np.random.SeedSequence) -> Any:
+    return seeded(value, seeds) if isinstance(value, base.Base) else value
 
 
 def described(estimator: Any) -> str:
