@@ -49,6 +49,7 @@ def report(results: Results) -> str:
         series=_html(series(results)),
         money=_money(results),
         words=_words(results),
+        transfer=_transfer(results),
         forgetting="accuracy" if results.kind == "classifier" else "mean absolute error",
         settings=_rows(settings.items(), css="plain"),
     )
@@ -324,6 +325,31 @@ def _money(results: Results) -> str:
         "What each strategy costs at the prices that were given; the sum stands above the bar. The "
         "schedule in hindsight covers full retraining only."
         "</figcaption></figure></div>"
+    )
+
+
+def _transfer(results: Results) -> str:
+    """What each strategy kept of past periods, as a section of its own; empty where none was
+    tested on them."""
+    known = results.transfer_figures()
+    found = {name: known[name] for name in (s.name for s in results.ranked) if name in known}
+    if not any(value is not None for figures in found.values() for value in figures.values()):
+        return ""
+    heads = ["strategy", *(name.replace("_", " ") for name in next(iter(found.values())))]
+    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+    body = ""
+    for name, figures in found.items():
+        css = ' class="chosen"' if name == results.choice else ""
+        shown = ["–" if value is None else f"{value:.4f}" for value in figures.values()]
+        body += f"<tr{css}>{_cells([name, *shown])}</tr>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    score = "accuracy" if results.kind == "classifier" else "minus the mean absolute error"
+    return (
+        f'<h2>What was kept of past periods</h2>\n<div class="card">{table}<p>By {score} on rows '
+        "that nothing learned from, in groups of periods: the mean over all groups at the end; how "
+        "much that of earlier groups has changed since each was over; how much it fell from its "
+        "best; and how much each group's, when it was over, stays behind that of batch, which "
+        "trains on everything (only where batch was compared).</p></div>"
     )
 
 

@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 
 from everlearn.base import Ints, Json, NotFoundError
-from everlearn.compare.scores import CLASSIFIER_METRICS, REGRESSOR_METRICS, Score
+from everlearn.compare.scores import (
+    CLASSIFIER_METRICS,
+    REGRESSOR_METRICS,
+    Score,
+    transfer_figures,
+)
 
 _HOUR = 3_600_000_000
 
@@ -137,9 +142,17 @@ class Results:
                     "metrics": over_time,
                 },
                 "transfer": transfer,
+                "transfer_figures": self.transfer_figures(),
                 "hindsight": None if self.hindsight is None else asdict(self.hindsight),
             }
         )
+
+    def transfer_figures(self) -> dict[str, dict[str, float | None]]:
+        """Strategy → average score, backward transfer, forgetting, and intransigence: how far it
+        stays behind `batch`, which trains on everything, where that was compared."""
+        known = {s.name: s.transfer for s in self.scores if s.transfer is not None}
+        joint = known.get("batch")
+        return {name: transfer_figures(matrix, joint) for name, matrix in known.items()}
 
     def _more(self, name: str) -> dict[str, Any]:
         score = self[name]

@@ -14,7 +14,12 @@ from everlearn.compare.strategies import Plan
 from everlearn.evaluation.intervals import Interval, paired_interval, time_blocks
 from everlearn.evaluation.loss import EPSILON, metric_losses
 from everlearn.evaluation.metrics import Metrics
-from everlearn.evaluation.transfer import forgetting
+from everlearn.evaluation.transfer import (
+    average_score,
+    backward_transfer,
+    forgetting,
+    intransigence,
+)
 
 CLASSIFIER_METRICS = (
     "accuracy",
@@ -196,6 +201,27 @@ def _over_time(answers: Prediction, scale: Scale) -> dict[str, Floats]:
                 value = found.get(name)
                 series[name][period] = np.nan if value is None else value
     return {name: values for name, values in series.items() if not np.isnan(values).all()}
+
+
+def transfer_figures(transfer: Floats, joint: Floats | None) -> dict[str, float | None]:
+    """What follows from R[i, j] (see `evaluation.transfer`), over the groups of periods that every
+    version was tested on; in the unit of the score: accuracy, or −MAE.
+
+    Args:
+        transfer: (T, T) of one strategy.
+        joint: (T, T) of the one that trains on all history at the end of each period, whose R[j, j]
+            is the joint score; None where it was not compared: intransigence needs it.
+    """
+    tested = np.isfinite(transfer).all(axis=0)
+    if joint is not None:
+        tested &= np.isfinite(np.diagonal(joint))
+    names = ("average_score", "backward_transfer", "forgetting", "intransigence")
+    if not tested.any():
+        return dict.fromkeys(names)
+    r = transfer[np.ix_(tested, tested)]
+    short = None if joint is None else intransigence(r, np.diagonal(joint)[tested])
+    found = (average_score(r), backward_transfer(r), forgetting(r), short)
+    return dict(zip(names, found, strict=True))
 
 
 def _forgetting(transfer: Floats) -> float | None:

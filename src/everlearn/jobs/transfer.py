@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from everlearn.registry.models import model_id
 from everlearn.registry.versions import Version
 from everlearn.storage import schema
 from everlearn.strategies.everything import Everything
+from everlearn.strategies.strategy import Strategy
 
 NAME = "transfer"
 """Of the record among a version's metrics."""
@@ -106,7 +107,7 @@ class Judged:
         held = next((p for p in self.holdouts.periods if p.last == self.own), None)
         if held is None:
             return {}
-        strategy = replace(self.plan.strategy, start="scratch", memory=None)
+        strategy = Strategy(chunk=self.plan.strategy.chunk, seed=self.plan.strategy.seed)
         classes = tuple(self.fold.classes.tolist())
         fresh = Fold.new(self.learner, self.plan.columns, strategy, classes=classes)
         answers = ask(fresh, held.batch)
