@@ -16,6 +16,7 @@ from everlearn.base import ConflictError, NotFoundError, StorageError
 from everlearn.data.compaction import Bounds, compact
 from everlearn.data.erasure import erase, find
 from everlearn.data.feedback import ERASED, ERASED_DATA, Label, LoggedPrediction, id_text
+from everlearn.data.hashing import hash_texts
 from everlearn.data.segments import File
 from everlearn.jobs.queue import OPEN
 from everlearn.registry.retention import collect, drop
@@ -168,6 +169,23 @@ def test_rows_that_a_network_holds_are_forgotten(tmp_path: Path, retention: str)
         ask(handle, 20)
         assert handle.update().version == 4
         assert workspace.erase("m", "person 3")["no_longer_loadable"] == [4]
+
+
+def test_an_adapter_of_the_keys_own_is_forgotten(tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="PyTorch is needed")
+    spec = NETWORK.replace(
+        "retention=el.strategies.RETENTION", "adaptation=el.strategies.Personal()"
+    )
+    (tmp_path / "m.py").write_text(spec)
+    with open_workspace(tmp_path / "ws") as workspace:
+        handle = workspace.model(tmp_path / "m.py")
+        ask(handle, 40, range(10, 20))
+        assert handle.update().version == 1
+        assert workspace.erase("m", SECRET)["no_longer_loadable"] == [1]
+        state = workspace.registry.state("m", workspace.registry.version("m", 2))
+        whose = state["learner/change/keys"].arrays["keys"]
+        assert hash_texts([SECRET])[0] not in whose
+        assert hash_texts(["person 3"])[0] in whose
 
 
 def test_what_waits_and_was_set_aside_is_erased_where_it_names_the_key(

@@ -200,7 +200,7 @@ def test_a_user_can_be_forgotten() -> None:
     assert rows.key is not None
     own = rows.take(rows.key == 1004)
     before = learner.save()
-    assert learner.erase(np.array([1004, 77], np.uint64)) == 1
+    assert learner.erase(keys=np.array([1004, 77], np.uint64)) == 1
     stranger = replace(own, key=np.full(len(own), 5, np.uint64))
     np.testing.assert_array_equal(learner.predict(own).proba, learner.predict(stranger).proba)
     after = learner.save()

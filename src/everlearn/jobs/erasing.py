@@ -41,6 +41,7 @@ from everlearn.registry.retention import reachable
 from everlearn.registry.versions import Version
 from everlearn.storage import schema
 from everlearn.storage.parts import Manifest
+from everlearn.strategies.personal import ADAPTERS, has_adapter
 from everlearn.strategies.sampled import holds_rows, is_of_rows, without_rows
 
 TRIES = 5
@@ -261,7 +262,7 @@ class Erasing:
 
     def _has(self, version: Version, ids: Hashes, keys: Hashes, knows: bool) -> bool:
         saved = self._parts.load(_rows(version.manifest))
-        if knows and holds_rows(saved):
+        if (knows and holds_rows(saved)) or has_adapter(saved, keys):
             return True
         if saved := under("memory", saved):
             kind: Memory = from_config(saved["definition"].meta)
@@ -278,9 +279,10 @@ class Erasing:
         strategy = from_config(base.strategy, made.source)
         state = without_rows(self._registry.state(name, base))
         fold = Fold.load(state, made.section("learner"), strategy)
-        memory: object = fold.memory
-        if isinstance(memory, Erasable):
-            memory.erase(ids, keys)
+        parts: tuple[object, ...] = (fold.memory, fold.learner)
+        for part in parts:
+            if isinstance(part, Erasable):
+                part.erase(ids, keys)
         holdouts = HoldOuts.load(self._registry.holdouts(name, base))
         holdouts.drop(ids)
         digest = state_digest(state := fold.save())
@@ -374,8 +376,9 @@ class _ChangedError(ConflictError):
 
 
 def _rows(manifest: Mapping[str, Any]) -> Manifest:
-    """What has rows: the memory and samples."""
-    return {k: v for k, v in manifest.items() if k.startswith("memory/") or is_of_rows(k)}
+    """What has rows: the memory and samples; and whose adapters there are."""
+    own = {k: v for k, v in manifest.items() if is_of_rows(k) or k == ADAPTERS}
+    return own | {k: v for k, v in manifest.items() if k.startswith("memory/")}
 
 
 def _standing(connection: Connection, name: str) -> tuple[int | None, int, int | None]:

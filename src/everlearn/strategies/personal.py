@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from everlearn.base import Batch, Hashes, Json, Learner, SpecError, State
 from everlearn.learners.neural.change import Change
 from everlearn.learners.neural.holder import Holder, Padded
@@ -80,6 +82,15 @@ class Personal:
             )
         change = Deltas(self)
         return network.change(change).hold(Steps(change))
+
+
+ADAPTERS = "learner/change/keys"
+"""The part of a version's state that says whose adapters there are."""
+
+
+def has_adapter(state: State, keys: Hashes) -> bool:
+    """Whether a version has an adapter of one of these keys."""
+    return ADAPTERS in state and bool(np.isin(state[ADAPTERS].arrays["keys"], keys).any())
 
 
 class Deltas(Change):

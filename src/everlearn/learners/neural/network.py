@@ -215,9 +215,9 @@ class Network:
         anew = not same or known.get("moving", self._moving()) != self._moving()
         self._training.load(state, known, anew)
 
-    def erase(self, keys: Hashes) -> int:
+    def erase(self, ids: Hashes | None = None, keys: Hashes | None = None) -> int:
         """Forget what was learned for these keys alone; returns for how many that was."""
-        return self._change.erase(keys)
+        return 0 if keys is None else self._change.erase(keys)
 
     def change(self, change: Change) -> Self:
         """Let what an adaptation makes of the module be what learns. Returns this learner.
