@@ -10,6 +10,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,16 @@ def test_agreement_and_chances_gain_over_raw_feedback(found: Any) -> None:
         assert found["gain"][f"over_{other}"]["log_loss"]["mean"] < -0.02
 
 
+@pytest.mark.skipif(find_spec("tokenizers") is None, reason="everlearn[text] is not installed")
+@use("nightly_chatbot.py")
+def test_recurring_errors_are_gone_the_next_day(found: Any) -> None:
+    (night,) = found["models"]["loop"]["nights"]
+    assert night["corrected"] >= 3
+    assert night["right_next_day"] >= 0.7 * night["corrected"]
+    assert night["unlearned"] <= 0.15 * night["right_before"]
+    assert night["right_after"] > night["right_before"]
+
+
 @pytest.mark.skipif(
     shutil.which("mosquitto") is None, reason="needs an MQTT broker: mosquitto is not installed"
 )
@@ -87,3 +98,10 @@ def test_flights_are_served_for_some_days(tmp_path: Path) -> None:
     assert outcome["champions"] >= 1
     assert 0.3 < outcome["months"]["all"]["log_loss"] < 0.7
     assert "version 1 serves" in done.stdout
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is needed")
+def test_a_fine_tuned_module_goes_on_learning(tmp_path: Path) -> None:
+    main = runpy.run_path(str(EXAMPLES / "fine_tuned.py"))["main"]
+    told = main(tmp_path, naive=False)
+    print(json.dumps(told)[:3000])
