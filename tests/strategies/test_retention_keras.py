@@ -12,13 +12,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 keras = pytest.importorskip("keras", reason="Keras is needed")
 
 import everlearn as el  # noqa: E402
-from everlearn.base import Columns, Learner, SpecError  # noqa: E402
+from everlearn.base import Columns, Learner  # noqa: E402
 from everlearn.learners.encoder import Encoder  # noqa: E402
 from everlearn.learners.keras_models.definition import KerasLearner  # noqa: E402
 from everlearn.learners.keras_models.variables import arrayed  # noqa: E402
 from everlearn.strategies import AGEM, EWC, MAS, SI, DarkReplay, LwF  # noqa: E402
 from everlearn.strategies.keras_retention.sampled import ArraySample  # noqa: E402
 from everlearn.testing.learner import COLUMNS, LearnerSuite, make_rows  # noqa: E402
+
+on_pytorch = pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow", reason="takes its time there; run on PyTorch"
+)
+"""Run by `tests/learners/test_keras.py` in a process where Keras runs on PyTorch."""
 
 PLAIN = Encoder(numbers="as_is", categories="drop", times="drop", missing="mean")
 
@@ -57,25 +62,229 @@ class Held(LearnerSuite):
         return learner
 
 
+@on_pytorch
 class TestEwc(Held):
     method = EWC(50.0, rows=64)
 
 
+@on_pytorch
+class TestOnlineEwc(Held):
+    method = EWC(50.0, decay=0.9, rows=64)
+
+
+@on_pytorch
 class TestSi(Held):
     method = SI(5.0)
 
 
+@on_pytorch
 class TestMas(Held):
     method = MAS(5.0, rows=64)
 
 
+@on_pytorch
 class TestLwf(Held):
     method = LwF()
 
 
+@on_pytorch
 class TestDarkReplay(Held):
     method = DarkReplay(50)
 
 
+@on_pytorch
 class TestAgem(Held):
     method = AGEM(50, draw=20)
+
+
+def two_tasks() -> list[tuple[Any, Any]]:
+    """The sign of one of two numbers, each told apart from the other task by a third and fourth."""
+    rng = np.random.default_rng(1)
+    tasks = []
+    for task in range(2):
+        X = np.column_stack([rng.normal(size=(2000, 2)), np.zeros((2000, 2))])
+        X[:, 2 + task] = 1.0
+        tasks.append((X, (X[:, task] > 0).astype(int)))
+    return tasks
+
+
+def small() -> Any:
+    return compiled(keras.layers.Dense(32, "relu"), keras.layers.Dense(2))
+
+
+@pytest.fixture(scope="module")
+def naive() -> list[float]:
+    """Accuracy on the old task and on the new one, of a model that is held to nothing."""
+    return accuracies(None)
+
+
+def accuracies(method: Any) -> list[float]:
+    definition = KerasLearner(small, batch=50, encoder=PLAIN)
+    old, new = two_tasks()
+    strategy = el.Strategy(retention=method, chunk=500, passes=5)
+    learned = el.learn(el.learn(definition, *old, strategy), *new, strategy)
+    return [float((learned.predict(X) == y).mean()) for X, y in (old, new)]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [EWC(500.0), SI(50.0), MAS(5.0), LwF(0.1), DarkReplay(200), AGEM(500)],
+    ids=lambda method: type(method).__name__,
+)
+def test_less_is_forgotten_and_the_new_is_learned(method: Any, naive: list[float]) -> None:
+    held = accuracies(method)
+    assert held[0] > naive[0] + 0.05
+    assert held[1] > 0.9
+
+
+def linear(loss: str = "mse", outputs: int = 1, **given: Any) -> KerasLearner:
+    def make() -> Any:
+        return compiled(keras.layers.Dense(outputs, **given), loss=loss, rate=0.001)
+
+    return KerasLearner(make, encoder=PLAIN)
+
+
+def held_of(learner: Any) -> Any:
+    [held] = learner._training.holders
+    return held
+
+
+def test_importance_is_the_mean_of_squared_gradients_of_single_rows() -> None:
+    learner: Any = EWC(rows=1000).wrap(linear().make_learner(COLUMNS))
+    anchors, fishers = [], []
+    for start in (0, 40):
+        rows = make_rows(start, start + 40, classes=0, missing=False)
+        learner.learn(rows)
+        learner.settle()
+        anchors.append(arrayed(learner.model.variables[0])[:, 0])
+        fishers.append((rows.numbers**2).mean(axis=0))
+        if not start:
+            importance = arrayed(held_of(learner).importance["dense/kernel"])[:, 0]
+            np.testing.assert_allclose(importance, fishers[0], rtol=1e-5)
+    assert arrayed(held_of(learner).importance["dense/bias"]) == pytest.approx(2.0)
+    expected = (fishers[0] * anchors[0] + fishers[1] * anchors[1]) / (fishers[0] + fishers[1])
+    found = arrayed(held_of(learner).anchor["dense/kernel"])[:, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_importance_does_not_depend_on_how_the_model_writes_its_answers() -> None:
+    """As scores or as probabilities."""
+    (X, y), _ = two_tasks()
+    found = []
+    for given in ({"loss": keras.losses.BinaryCrossentropy(from_logits=True)}, {"loss": "bce"}):
+        activation = "sigmoid" if given["loss"] == "bce" else None
+        strategy = el.Strategy(chunk=100, retention=EWC(rows=3000))
+        learned = el.learn(linear(**given, activation=activation), X, y, strategy)
+        found.append(learned.state["learner/held/ewc/importance"].arrays["dense/kernel"])
+    assert found[0].min() >= 0.0 and found[0].max() > 0.01
+    np.testing.assert_allclose(found[0], found[1], rtol=0.05, atol=1e-6)
+
+
+def test_nothing_is_held_by_a_strength_of_0() -> None:
+    weights = []
+    for method in (None, EWC(0.0), SI(0.0), MAS(0.0)):
+        learner: Any = linear().make_learner(COLUMNS)
+        learner = learner if method is None else method.wrap(learner)
+        for start in (0, 60):
+            learner.learn(make_rows(start, start + 60, classes=0, missing=False))
+            learner.settle()
+        weights.append(arrayed(learner.model.variables[0]))
+    for held in weights[1:]:
+        np.testing.assert_array_equal(held, weights[0])
+
+
+def test_a_penalty_of_any_strength_does_not_diverge() -> None:
+    def make() -> Any:
+        model = compiled(keras.layers.Dense(8, "relu"), keras.layers.Dense(2))
+        model.optimizer = keras.optimizers.SGD(0.1)
+        return model
+
+    learner: Any = EWC(1e12, rows=64).wrap(
+        KerasLearner(make, batch=50, encoder=PLAIN).make_learner(COLUMNS, classes=2)
+    )
+    for start in range(0, 600, 100):
+        learner.learn(make_rows(start, start + 100))
+        learner.settle()
+        if not start:
+            before = arrayed(learner.model.variables[0])
+    assert np.isfinite(learner.predict(make_rows(0, 10)).proba).all()
+    assert np.abs(arrayed(learner.model.variables[0]) - before).max() < 0.5
+
+
+def test_a_strategy_may_begin_to_hold_on_and_stop() -> None:
+    old, new = two_tasks()
+    definition = KerasLearner(small, batch=100, encoder=PLAIN)
+    free = el.learn(definition, *old, el.Strategy(chunk=1000))
+    moved = []
+    for retention in (None, LwF(100.0)):
+        after = el.learn(free, *new, el.Strategy(chunk=1000, retention=retention))
+        moved.append(np.abs(after.predict_proba(old[0]) - free.predict_proba(old[0])).mean())
+    assert moved[1] < 0.5 * moved[0]
+    assert any(name.startswith("learner/held/lwf/") for name in after.state)
+    last = el.learn(after, *old, el.Strategy(chunk=1000))
+    assert not any(name.startswith("learner/held/") for name in last.state)
+
+
+def test_no_step_of_agem_raises_the_loss_of_remembered_rows() -> None:
+    columns = Columns(numbers=("a", "b", "c", "d"), target="y", target_kind="integer")
+    learner: Any = AGEM(100, draw=100).wrap(
+        KerasLearner(small, encoder=PLAIN).make_learner(columns, classes=2)
+    )
+    training, rng = learner._training, np.random.default_rng(0)
+    held = held_of(learner)
+    x = rng.normal(size=(100, 4)).astype(np.float32)
+    y = rng.integers(0, 2, 100).astype(np.int32)
+    held.seen(training, x, y, x)
+    held.settle(training)
+    given = [keras.ops.convert_to_tensor(array) for array in held.begin(training, 100)]
+
+    def gradient(labels: Any) -> list[Any]:
+        return list(
+            training.gradients(
+                lambda: training.data_loss(labels, training.model(given[0], training=True))
+            )
+        )
+
+    opposite = gradient(1 - given[1])  # the opposite of what is remembered
+    reference = gradient(given[1])
+    found = held.gradients(training, opposite, given)
+
+    def along(some: list[Any]) -> float:
+        pairs = zip(some, reference, strict=True)
+        return sum(float((to_array(g) * to_array(r)).sum()) for g, r in pairs)
+
+    assert along(opposite) < -1e-3
+    assert along(found) > -1e-6
+
+
+def to_array(tensor: Any) -> Any:
+    from everlearn.learners.keras_models.back_ends import back_end
+
+    return back_end().array_of(tensor)
+
+
+def test_samples_are_uniform_also_when_they_are_merged() -> None:
+    rng = np.random.default_rng(0)
+    counts = np.zeros(60)
+    for _ in range(2000):
+        first, second = ArraySample(10), ArraySample(10)
+        for start in range(0, 40, 8):
+            first.offer(rng, np.arange(start, start + 8)[:, None])
+        second.offer(rng, np.arange(40, 60)[:, None])
+        first.merge(rng, second)
+        assert len(first) == 10
+        counts[first.x[:, 0]] += 1
+    # each of 60 rows is held with probability 1/6: a standard deviation of 17 in 2000
+    assert abs(counts - 2000 / 6).max() < 70
+    assert abs(counts[40:].sum() - 20_000 / 3) < 400
+
+
+def test_a_sample_may_become_smaller() -> None:
+    rng = np.random.default_rng(0)
+    large, less = ArraySample(40), ArraySample(10)
+    large.offer(rng, np.arange(200)[:, None])
+    less.load(large.save())
+    less.offer(rng, np.arange(200, 205)[:, None])
+    kept = set(less.x[:, 0].tolist())
+    assert len(kept) == 10
+    assert kept <= {*large.x[:, 0].tolist(), *range(200, 205)}

@@ -21,6 +21,7 @@ from everlearn.data.tables import (
     SpoolReader,
     arrays_to_table,
 )
+from everlearn.data.tensorflow_datasets import is_dataset, rows_of
 
 
 @runtime_checkable
@@ -66,8 +67,8 @@ def open_sources(
 
     Args:
         data: a path or a glob, or a list of them; a pandas or Polars frame, an Arrow table or
-            record batch reader, a dict of columns; (X, y) arrays; an iterable of dicts or frames;
-            or a source.
+            record batch reader, a dict of columns; (X, y) arrays; an iterable of dicts or frames; a
+            `tf.data.Dataset`; or a source.
         blobs: where tables and iterables are spooled; in memory without.
         name: of the source, for tables and iterables.
 
@@ -81,7 +82,9 @@ def open_sources(
     if isinstance(data, (list, tuple)) and data and isinstance(data[0], (str, os.PathLike)):
         paths = dict.fromkeys(path for item in data for path in expand(item))
         return [open_path(path) for path in paths]
-    if isinstance(data, tuple) and len(data) == 2:
+    if is_dataset(data):
+        data = rows_of(data)
+    elif isinstance(data, tuple) and len(data) == 2:
         data = arrays_to_table(*data)
     elif _is_matrix(data):
         data = arrays_to_table(data)

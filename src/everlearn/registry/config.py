@@ -389,9 +389,11 @@ def _walk(module: Any, qualname: str) -> Any:
 
 
 def _has_weights(value: Any) -> bool:
-    """Whether it is a PyTorch module, which is more than its constructor was given."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.nn.Module)
+    """Whether it is a PyTorch module or a Keras model, which is more than its constructor was
+    given."""
+    kinds = [getattr(sys.modules.get("keras"), "Model", ())]
+    kinds.append(getattr(getattr(sys.modules.get("torch"), "nn", None), "Module", ()))
+    return any(isinstance(value, kind) for kind in kinds)
 
 
 def _is_definable(kind: type) -> bool:

@@ -108,9 +108,13 @@ class KerasLearner:
 
     def kind_for(self, columns: Columns, classes: int = 0) -> LearnerKind:
         """What it predicts: as the compiled loss says; where that is open, as the target is."""
+        return self.kind_by(self._loss, columns, classes)
+
+    def kind_by(self, loss: Any, columns: Columns, classes: int = 0) -> LearnerKind:
+        """What it predicts, by its compiled loss."""
         from everlearn.learners.keras_models.losses import kind_of
 
-        said = kind_of(self._loss)
+        said = kind_of(loss)
         if said is not None:
             return said
         told = classes or self.room or columns.target_kind != "number"

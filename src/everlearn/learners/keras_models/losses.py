@@ -89,8 +89,9 @@ class Form:
             if self._one_hot:
                 return np.eye(self.outputs, dtype=np.float32)[y.astype(np.int64)]
             return y.astype(np.int32)
-        column = y.astype(np.float64 if y.dtype == np.float64 else np.float32)
-        return column.astype(np.float32) if self._flat else column.astype(np.float32)[:, None]
+        with np.errstate(over="ignore"):  # what is infinite then makes the loss so
+            numbers = y.astype(np.float32)
+        return numbers if self._flat else numbers[:, None]
 
     def prediction(self, output: Array, classes: int) -> Prediction:
         """What (n, k) answers of the model say, of `classes` known classes."""

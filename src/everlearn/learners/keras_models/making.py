@@ -74,8 +74,9 @@ def _copied(model: Any) -> Any:
             made.build_from_config(model.get_build_config())
         optimizer = type(model.optimizer).from_config(model.optimizer.get_config())
     except Exception as error:
+        why = str(error).partition("\n")[0]
         raise SpecError(
-            f"the model {model.name!r} cannot be copied ({type(error).__name__}: {error}); give a"
+            f"the model {model.name!r} cannot be copied ({type(error).__name__}: {why}); give a"
             " function that makes it"
         ) from error
     made.compile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from contextlib import nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -58,10 +59,10 @@ class KerasNetwork:
         self, definition: KerasLearner, columns: Columns, *, classes: int = 0, seed: int = 0
     ) -> None:
         self.definition = definition
-        self.kind = definition.kind_for(columns, classes)
         self._encoding = _encoding_of(definition.encoder, columns)
         self._steps = back_end()
         self._model = make_model(definition.model, seed)
+        self.kind = definition.kind_by(self._model.loss, columns, classes)
         with seeded(seed):
             form = Form(self._model, self.kind, self._built())
             self._random = self._steps.random_state()
@@ -103,7 +104,9 @@ class KerasNetwork:
         return self._training.form.prediction(output, self.classes)
 
     def learn(self, batch: Batch, score: int = 0) -> Prediction | None:
-        """Learn the rows in steps; what is returned was predicted before the first of them.
+        """Learn the rows in steps; what is returned was predicted before the first of them. A model
+        that answers as it learns (no dropout, no statistics of batches), and learns them in one
+        step, is not asked twice: what it answered in the step is returned.
 
         Rows of weight 0 are not learned.
 
@@ -202,7 +205,9 @@ class KerasNetwork:
         """
         if not os.fspath(path).endswith(".keras"):
             raise InputError(f"a file of a Keras model ends in .keras, not {os.fspath(path)!r}")
-        self._model.save(os.fspath(path))
+        with warnings.catch_warnings():  # Keras reads TensorFlow's variables as numpy 1 did
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._model.save(os.fspath(path))
 
     # --- making it ---
 
@@ -275,7 +280,8 @@ class KerasNetwork:
         """Numbers in the type of the model's input, whole numbers (tokens) as they are."""
         if matrix.dtype.kind != "f":
             return np.array(matrix, np.int64)
-        return np.array(matrix, self._number_type)
+        with np.errstate(over="ignore"):  # what is infinite then makes the loss so
+            return np.array(matrix, self._number_type)
 
     @cached_property
     def _number_type(self) -> Any:
