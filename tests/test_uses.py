@@ -103,5 +103,6 @@ def test_flights_are_served_for_some_days(tmp_path: Path) -> None:
 @pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is needed")
 def test_a_fine_tuned_module_goes_on_learning(tmp_path: Path) -> None:
     main = runpy.run_path(str(EXAMPLES / "fine_tuned.py"))["main"]
-    told = main(tmp_path, naive=False)
-    print(json.dumps(told)[:3000])
+    old, new = main(tmp_path, naive=False)["periods"]
+    assert old["forgotten"] < 0.06 and old["now"] > 0.9
+    assert new["after"] > new["before"] + 0.4
