@@ -57,12 +57,12 @@ def hsu(scenario: str) -> list[Method]:
     def told(task: Published, domain: Published, classes: Published) -> dict[str, Published]:
         return {"task": task, "domain": domain, "class": classes}
 
-    def method(name: str, published: Any = None, **parts: Any) -> Method:
+    def method(name: str, published: Any = None, batch: int = 128, **parts: Any) -> Method:
         strategy = Strategy(passes=4, chunk=100_000, **parts)
-        return Method(name, strategy, published=published, joint=name == "joint")
+        return Method(name, strategy, batch=batch, published=published, joint=name == "joint")
 
-    ewc = {"task": 1000.0, "domain": 5000.0, "class": 1000.0}[scenario]
-    si = {"task": 1000.0, "domain": 3000.0, "class": 1000.0}[scenario]
+    ewc = {"task": 1e5, "domain": 5e4, "class": 1e4}[scenario]
+    si = {"task": 300.0, "domain": 3000.0, "class": 300.0}[scenario]
     return [
         method("naive", told((93.46, 2.01), (55.16, 1.38), (19.71, 0.08))),
         method("EWC", told((97.70, 0.81), (58.85, 2.59), (19.80, 0.05)), retention=EWC(ewc)),
@@ -78,12 +78,20 @@ def hsu(scenario: str) -> list[Method]:
         method(
             "replay 1,100",
             told((99.40, 0.08), (95.16, 0.49), (90.78, 0.85)),
+            256,
             memory=Replay(1100, "balanced"),
         ),
         method(
             "replay 4,400",
             told((99.57, 0.07), (97.11, 0.34), (95.59, 0.49)),
+            128,
             memory=Replay(4400, "balanced"),
+        ),
+        method(
+            "replay 4,400, four old rows a new one",
+            told((99.57, 0.07), (97.11, 0.34), (95.59, 0.49)),
+            640,
+            memory=Replay(4400, "balanced", ratio=4.0),
         ),
         method("DER++ 1,100", retention=DarkReplay(1100)),
         method("joint", told((99.52, 0.16), (98.59, 0.15), (97.53, 0.30))),
