@@ -140,11 +140,9 @@ def _torch() -> Any:
 
 
 def _river() -> Any:
-    from river import compose, preprocessing, tree
+    from river import compose, ensemble, naive_bayes
 
-    numbers = compose.SelectType(float) | preprocessing.StandardScaler()
-    adaptive = tree.HoeffdingAdaptiveTreeClassifier(grace_period=30)
-    return (numbers + compose.SelectType(str)) | adaptive
+    return compose.SelectType(float) | ensemble.BaggingClassifier(naive_bayes.GaussianNB(), 2)
 
 
 def load_kernels() -> None:

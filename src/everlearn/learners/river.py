@@ -275,16 +275,17 @@ class RiverLearner:
         """What it said of each row, as one prediction; None for nothing learned."""
         rows = len(told)
         if self.kind in ("regressor", "transformer"):
-            return Prediction(value=np.array([_finite(value) for value in told], np.float64))
+            values = np.array([0.0 if value is None else value for value in told], np.float64)
+            return Prediction(value=np.where(np.isfinite(values), values, 0.0))
         if self.kind == "clusterer" or not self._has_proba:
             limit = self._classes if self.kind == "classifier" else 2**62
-            codes = [0 if value is None else int(value) for value in told]
-            value = np.array([code if 0 <= code < limit else 0 for code in codes], np.int64)
+            chosen = np.array([0 if value is None else int(value) for value in told], np.int64)
+            value = np.where((chosen >= 0) & (chosen < limit), chosen, 0)
             return Prediction(value=value)
-        proba = np.zeros((rows, self._classes))
-        for row, said in enumerate(told):
-            for code in range(self._classes):
-                proba[row, code] = max(_finite((said or {}).get(code)), 0.0)
+        codes = range(self._classes)
+        table = [[(said or {}).get(code) or 0.0 for code in codes] for said in told]
+        proba = np.array(table, np.float64).reshape(rows, self._classes)
+        proba = np.where(np.isfinite(proba), np.maximum(proba, 0.0), 0.0)
         total = proba.sum(axis=1, keepdims=True)
         proba = np.where(total > 0, proba, 1.0)
         proba /= np.where(total > 0, total, max(self._classes, 1))
@@ -307,8 +308,11 @@ class RiverLearner:
                 parts = [np.mod(time - MONDAY, int(period)) / period for period in PERIODS]
                 places.append(np.where(time[:, None] == NO_TIME, np.nan, np.stack(parts, axis=1)))
             numbers = np.hstack(places)
+        whole = not np.isnan(numbers).any()
         for row, categories in zip(numbers.tolist(), batch.categories.tolist(), strict=True):
-            x: dict[str, Any] = {n: v for n, v in zip(names, row, strict=True) if v == v}
+            x: dict[str, Any] = dict(zip(names, row, strict=True))
+            if not whole:
+                x = {name: value for name, value in x.items() if value == value}
             for name, value in zip(columns.categories, categories, strict=True):
                 if value != MISSING_CATEGORY:
                     x[name] = str(value)
@@ -431,11 +435,3 @@ def _has_proba(estimator: Any) -> bool:
     except Exception:
         return True
     return True
-
-
-def _finite(value: Any) -> float:
-    """A number of a prediction; 0 for none."""
-    if value is None:
-        return 0.0
-    made = float(value)
-    return made if np.isfinite(made) else 0.0
