@@ -16,7 +16,7 @@ import everlearn as el  # noqa: E402
 from everlearn.base import Columns, Learner, SpecError  # noqa: E402
 from everlearn.learners.encoder import Encoder  # noqa: E402
 from everlearn.learners.neural.definition import TorchLearner  # noqa: E402
-from everlearn.strategies import AGEM, EWC, MAS, SI, DarkReplay, LwF  # noqa: E402
+from everlearn.strategies import AGEM, EWC, MAS, SI, Anchor, DarkReplay, LwF  # noqa: E402
 from everlearn.strategies.sampled import RowSample  # noqa: E402
 from everlearn.testing.learner import COLUMNS, LearnerSuite, make_rows  # noqa: E402
 
@@ -61,6 +61,10 @@ class TestEwc(Held):
 
 class TestOnlineEwc(Held):
     method = EWC(50.0, decay=0.9, rows=64)
+
+
+class TestAnchor(Held):
+    method = Anchor(0.5)
 
 
 class TestSi(Held):

@@ -16,7 +16,7 @@ from everlearn.base import Columns, Learner  # noqa: E402
 from everlearn.learners.encoder import Encoder  # noqa: E402
 from everlearn.learners.keras_models.definition import KerasLearner  # noqa: E402
 from everlearn.learners.keras_models.variables import arrayed  # noqa: E402
-from everlearn.strategies import AGEM, EWC, MAS, SI, DarkReplay, LwF  # noqa: E402
+from everlearn.strategies import AGEM, EWC, MAS, SI, Anchor, DarkReplay, LwF  # noqa: E402
 from everlearn.strategies.keras_retention.sampled import ArraySample  # noqa: E402
 from everlearn.testing.learner import COLUMNS, LearnerSuite, make_rows  # noqa: E402
 
@@ -70,6 +70,11 @@ class TestEwc(Held):
 @on_pytorch
 class TestOnlineEwc(Held):
     method = EWC(50.0, decay=0.9, rows=64)
+
+
+@on_pytorch
+class TestAnchor(Held):
+    method = Anchor(0.5)
 
 
 @on_pytorch

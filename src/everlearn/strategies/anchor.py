@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from everlearn.base import Learner
 from everlearn.strategies.elastic import Elastic
 from everlearn.strategies.linear import held_linear
-from everlearn.strategies.neural import network_of
+from everlearn.strategies.neural import keras_of, network_of
 from everlearn.strategies.strategy import share
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ class Anchor:
     2004; as a proximal term of online learning: McMahan, "Follow-the-regularized-leader and mirror
     descent", AISTATS 2011.
 
-    For PyTorch modules, and for native linear learners, where it is applied after each row and in
-    closed form.
+    For PyTorch modules, Keras models, and native linear learners, where it is applied after each
+    row and in closed form.
 
     Alone it does not solve class-incremental learning, where classes come one after the other: use
     it with a memory.
@@ -55,6 +55,11 @@ class Anchor:
         linear = held_linear(learner, "Anchor", self.strength, fisher=False)
         if linear is not None:
             return linear
+        model = keras_of(learner)
+        if model is not None:
+            from everlearn.strategies.keras_retention.anchor import KerasMoored
+
+            return model.hold(KerasMoored(self.strength))
         return network_of(learner, "Anchor").hold(Moored(self.strength))
 
 
