@@ -22,9 +22,9 @@ the last one, in per cent: mean ± standard deviation over seeds. "Held" says wh
 within one published standard deviation of the published mean, or above.
 
 - Tables of Hsu et al. 2018 (arXiv 1810.12488, table 2): MLP 400-400, Adam of .001, batch 128, four
-  passes; with replay as many remembered rows as new ones, in steps of 256 (1,100) or 128
-  (4,400) of both. Images are
-  28 × 28 here, 32 × 32 there. Strengths of EWC and SI were chosen on a seed that is not in the table.
+  passes; with replay as many remembered rows as new ones, in steps of 256 (1,100 rows) or 128
+  (4,400) of both. Images are 28 × 28 here, 32 × 32 there. Strengths of EWC and SI, and the steps of
+  replay, were chosen on a seed that is not in the table.
 - Tables of Buzzega et al. 2020 (arXiv 2004.07211, tables 1 and 2) with the learning rates and
   weights of their code: MLP 100-100, SGD, one pass; batch 10 (Split) or 128. Permuted and rotated
   tasks are judged by every fifth test row. λ of EWC and SI does not carry over between codes.

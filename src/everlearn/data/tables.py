@@ -71,14 +71,21 @@ def arrays_to_table(
         if matrix.ndim != 2:
             raise InputError(f"X must have the shape (rows, columns), not {matrix.shape}")
         names = names or [f"x{j}" for j in range(matrix.shape[1])]
-        columns = [_array(np.ascontiguousarray(matrix[:, j])) for j in range(matrix.shape[1])]
-        table = pa.Table.from_arrays(columns, names=list(names))
+        table = pa.Table.from_arrays([_array(c) for c in _columns(matrix)], names=list(names))
     if y is None:
         return table
     values = np.asarray(y)
     if values.shape != (table.num_rows,):
         raise InputError(f"y must have the shape ({table.num_rows},), not {values.shape}")
     return table.append_column(target, _array(values))
+
+
+def _columns(matrix: Any) -> Any:
+    """(p, n) copy of an (n, p) matrix, made in blocks that stay in the cache."""
+    columns = np.empty(matrix.shape[::-1], matrix.dtype)
+    for start in range(0, len(matrix), 256):
+        columns[:, start : start + 256] = matrix[start : start + 256].T
+    return columns
 
 
 def _array(values: Any) -> pa.Array:
