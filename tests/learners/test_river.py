@@ -46,7 +46,8 @@ from everlearn.base import (  # noqa: E402
     state_digest,
 )
 from everlearn.learners import River, as_learner, learner_kind  # noqa: E402
-from everlearn.learners.objects import Given, Library, dump, restore  # noqa: E402
+from everlearn.learners.objects import Given, Library, dump  # noqa: E402
+from everlearn.learners.objects_made import restore  # noqa: E402
 from everlearn.learners.river import LIBRARY, RiverLearner  # noqa: E402
 from everlearn.registry.config import equal_when_rebuilt, from_config, to_config  # noqa: E402
 from everlearn.testing.learner import (  # noqa: E402

@@ -25,7 +25,8 @@ from everlearn.base import (
     State,
 )
 from everlearn.learners.encoder import MONDAY, PERIODS
-from everlearn.learners.objects import Given, Library, dump, restore
+from everlearn.learners.objects import Given, Library, dump
+from everlearn.learners.objects_made import restore
 
 try:
     from river import base

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 DECAY = 0.9
 """What old leaves are multiplied by where nothing is said."""
 
-RATE = 0.1
-"""The learning rate where none is said."""
-
 Link = Literal["identity", "exponential"]
 
 

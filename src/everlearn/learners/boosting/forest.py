@@ -10,6 +10,9 @@ import numpy as np
 
 from everlearn.base import Floats, InputError, Json, Part, State
 
+RATE = 0.1
+"""The learning rate where none is said."""
+
 BLOCK = 32
 """Rounds of a block: of what is a booster of its own while it is used. What was learned last is
 stored again when a block becomes full, and never after that."""

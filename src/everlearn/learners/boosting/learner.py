@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from everlearn.base import (
@@ -14,9 +16,11 @@ from everlearn.base import (
     Prediction,
     State,
 )
-from everlearn.learners.boosting.definition import RATE, Boosted
-from everlearn.learners.boosting.forest import Block, Forest
+from everlearn.learners.boosting.forest import RATE, Block, Forest
 from everlearn.learners.boosting.matrix import Matrix
+
+if TYPE_CHECKING:
+    from everlearn.learners.boosting.definition import Boosted
 
 
 class BoostedTrees:

@@ -20,7 +20,8 @@ from everlearn.base import (
     MissingDependencyError,
     SpecError,
 )
-from everlearn.learners.boosting.definition import RATE, Boosted, Link, objective_of, refuse
+from everlearn.learners.boosting.definition import Boosted, Link, objective_of, refuse
+from everlearn.learners.boosting.forest import RATE
 
 try:
     import xgboost
