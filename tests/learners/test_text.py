@@ -487,9 +487,8 @@ def test_a_model_is_served_judged_and_improved_by_night(tmp_path: Path) -> None:
         assert result.decision.action == "promote", result.decision.reason
         learner: Any = handle.load().learner
         assert learner.generate("two plus two?") == "four"
-        shown: Any = handle.predict({"prompt": "capital of Spain?", "completion": "Rome"})
-        handle.feedback(shown.id, "down")
-        right: Any = handle.predict({"prompt": "capital of Spain?", "completion": "Madrid"})
-        handle.feedback(right.id, "up", weight=5.0)
+        for answer, thumb in [("Rome", "down"), ("Madrid", "up")] * 10:
+            shown: Any = handle.predict({"prompt": "capital of Spain?", "completion": answer})
+            handle.feedback(shown.id, thumb, weight=5.0 if thumb == "up" else 1.0)
         result = handle.update()
-        assert result.version == 2 and result.rows >= 1, result.decision.reason
+        assert result.version == 2 and result.rows >= 5, result.decision.reason
