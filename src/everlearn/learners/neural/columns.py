@@ -1,4 +1,4 @@
-"""Columns: copies of a module that learned different increments, and the way of a row to its."""
+"""Copies of a module that learned different increments, and the way of a row to its own."""
 
 from __future__ import annotations
 
