@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -484,16 +485,68 @@ def test_two_learners_of_a_process_have_equal_names() -> None:
     }
 
 
-@pytest.mark.skipif(not ON_TENSORFLOW, reason="this is run by the test on TensorFlow")
-def test_the_same_holds_where_keras_runs_on_pytorch() -> None:
+KILLED = """\
+import keras
+import everlearn as el
+
+def net():
+    layers = [
+        keras.layers.Dense(8, "relu"),
+        keras.layers.BatchNormalization(),
+        keras.layers.Dropout(0.2),
+        keras.layers.Dense(2),
+    ]
+    model = keras.Sequential(layers)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+model = el.Model(
+    "m",
+    learner=el.learners.KerasLearner(net, batch=10),
+    schema=el.Schema(target="kind"),
+    strategy=el.Strategy(
+        chunk=25, memory=el.Reservoir(60), retention=el.strategies.EWC(10.0, rows=32), passes=2
+    ),
+)
+"""
+
+
+def test_a_killed_job_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    """On PyTorch, as processes can be forked there; on TensorFlow, set KERAS_BACKEND and look."""
     pytest.importorskip("torch", reason="PyTorch is needed")
-    tests = ["tests/learners/test_keras.py", "tests/strategies/test_retention_keras.py"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 3))
+    lines = [f"{a:.4f},{b:.4f},{c:.4f},{int(a > b)}" for a, b, c in x]
+    files = []
+    for name, part in (("first", lines[:200]), ("second", lines[200:])):
+        files.append(str(tmp_path / f"{name}.csv"))
+        Path(files[-1]).write_text("\n".join(["a,b,c,kind", *part]) + "\n")
+    (tmp_path / "spec.py").write_text(KILLED)
+    done = run_on_pytorch("tests.learners.keras_killed", tmp_path, tmp_path / "spec.py", *files)
+    assert done.returncode == 0, done.stdout + done.stderr
+    digests = json.loads(done.stdout.splitlines()[-1])
+    expected = digests.pop("None")
+    assert len(expected) == 2
+    assert expected[0] != expected[1]
+    assert len(digests) == 2
+    assert all(found == expected for found in digests.values())
+
+
+def run_on_pytorch(module: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
+    """A module as a process in which Keras runs on PyTorch."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *map(str, arguments)],
         cwd=HERE.parent.parent.parent,
         env={**os.environ, "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="this is run by the test on TensorFlow")
+def test_the_same_holds_where_keras_runs_on_pytorch() -> None:
+    pytest.importorskip("torch", reason="PyTorch is needed")
+    tests = ["tests/learners/test_keras.py", "tests/strategies/test_retention_keras.py"]
+    done = run_on_pytorch("pytest", "-q", "-p", "no:cacheprovider", *tests)
     assert done.returncode == 0, done.stdout + done.stderr

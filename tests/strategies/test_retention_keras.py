@@ -250,8 +250,8 @@ def test_no_step_of_agem_raises_the_loss_of_remembered_rows() -> None:
             )
         )
 
-    opposite = gradient(1 - given[1])  # the opposite of what is remembered
-    reference = gradient(given[1])
+    reference, other = gradient(given[1]), gradient(1 - given[1])
+    opposite = [0.1 * g - 2.0 * r for g, r in zip(other, reference, strict=True)]
     found = held.gradients(training, opposite, given)
 
     def along(some: list[Any]) -> float:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 
@@ -22,3 +25,12 @@ def back_end() -> ModuleType:
             f"Keras runs on {name!r} here; KerasLearner needs KERAS_BACKEND=tensorflow or torch"
         )
     return import_module(f"everlearn.learners.keras_models.steps_{name}")
+
+
+@contextmanager
+def without_numpy_warnings() -> Iterator[None]:
+    """Where Keras writes and reads configurations and files, it makes arrays of tensors as numpy 1
+    did, which numpy 2 warns of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield

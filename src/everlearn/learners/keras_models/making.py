@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from everlearn.base import SpecError
-from everlearn.learners.keras_models.back_ends import back_end
+from everlearn.learners.keras_models.back_ends import back_end, without_numpy_warnings
 
 
 def make_model(given: Any, seed: int) -> Any:
@@ -24,7 +24,7 @@ def make_model(given: Any, seed: int) -> Any:
     Raises:
         SpecError: it cannot be made, or is not compiled.
     """
-    with seeded(seed):
+    with seeded(seed), without_numpy_warnings():
         if isinstance(given, str):
             model = _loaded(given)
         elif isinstance(given, keras.Model):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from contextlib import nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -26,7 +25,7 @@ from everlearn.base import (
 )
 from everlearn.learners.answers import prior
 from everlearn.learners.encoder import Encoder, Encoding
-from everlearn.learners.keras_models.back_ends import back_end
+from everlearn.learners.keras_models.back_ends import back_end, without_numpy_warnings
 from everlearn.learners.keras_models.holder import KerasHolder
 from everlearn.learners.keras_models.losses import Form
 from everlearn.learners.keras_models.making import make_model, seeded
@@ -205,8 +204,7 @@ class KerasNetwork:
         """
         if not os.fspath(path).endswith(".keras"):
             raise InputError(f"a file of a Keras model ends in .keras, not {os.fspath(path)!r}")
-        with warnings.catch_warnings():  # Keras reads TensorFlow's variables as numpy 1 did
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with without_numpy_warnings():
             self._model.save(os.fspath(path))
 
     # --- making it ---
