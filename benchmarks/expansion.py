@@ -6,7 +6,8 @@ Split-MNIST (two digits an increment, as one target for all and as ten classes),
 turned by 30° more with each increment, and with pixels permuted anew. No memory, no boundary is
 told; a perceptron of 200 and 100 units, Adam, three passes, 12,000 training rows in all; accuracy
 after the last increment, the mean over the test rows (2,000) of all five. One seed: what is
-compared differs by far more than seeds do. A minute of CPU time. With --out, expansion.md is written.
+compared differs by far more than seeds do. A minute of CPU time. With --out, expansion.md is
+written.
 """
 
 from __future__ import annotations
