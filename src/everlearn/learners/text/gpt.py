@@ -39,7 +39,7 @@ class GPT:
     Example:
         >>> made = GPT(width=32, layers=1, heads=2)()
         >>> sum(p.numel() for p in made.parameters())
-        29216
+        29280
     """
 
     vocabulary: int = BYTES
