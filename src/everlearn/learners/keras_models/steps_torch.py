@@ -12,7 +12,7 @@ import torch
 from torch.func import grad, vmap
 
 from everlearn.base import Array
-from everlearn.learners.neural.network import generators_in_use as drawing_alone
+from everlearn.learners.neural.random import in_use as drawing_alone
 
 __all__ = ["drawing_alone"]
 
