@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd as _Dropouts
 
 from everlearn.base import (
     Array,
@@ -31,12 +26,25 @@ from everlearn.base import (
     under,
 )
 from everlearn.learners.answers import prior
-from everlearn.learners.encoder import Encoder, Encoding
+from everlearn.learners.neural.answering import (
+    answer,
+    answers_alike,
+    put_prior,
+    takes_statistics,
+)
 from everlearn.learners.neural.change import Change
 from everlearn.learners.neural.heads import Replaced, head_of, is_shared, renew, widen
 from everlearn.learners.neural.holder import Holder
 from everlearn.learners.neural.layers import still_buffers
 from everlearn.learners.neural.losses import LOSSES, own
+from everlearn.learners.neural.making import (
+    device_of,
+    encoding_of,
+    form_of,
+    module_of,
+    room_of,
+)
+from everlearn.learners.neural.random import Generators
 from everlearn.learners.neural.tensors import check_same_shapes, part_of, tensors_of
 from everlearn.learners.neural.training import DIVERGED, Training
 from everlearn.learners.neural.undo import unchanged
@@ -45,9 +53,6 @@ if TYPE_CHECKING:
     from everlearn.learners.neural.definition import TorchLearner
 
 PARTS = ("encoder", "known", "module/frozen", "module/moving", "optimizer", "random")
-
-generators_in_use = threading.RLock()
-"""PyTorch's generators are the process's: one learner at a time draws from them."""
 
 
 ONE_ROW = (
@@ -75,13 +80,14 @@ class Network:
     ) -> None:
         self.definition, self.columns = definition, columns
         self.kind = definition.kind_for(columns, classes)
-        self._encoding = _encoding_of(definition.encoder, columns)
+        self._encoding = encoding_of(definition.encoder, columns)
         self._type = torch.float64 if definition.precision == "float64" else torch.float32
         self._numbers = np.float64 if self._type == torch.float64 else np.float32
-        self._device = _device(definition.device)
+        self._device = device_of(definition.device)
+        self._random = Generators(self._device)
         loss = definition.loss or ("cross_entropy" if self.kind == "classifier" else "mse")
-        self._counts = loss == "poisson"
-        self._one_score = self.kind == "regressor" or loss == "bce"
+        self._form = form_of(self.kind, loss)
+        self._one_score = self._form != "scores"
         self._loss = LOSSES[loss] if isinstance(loss, str) else own(loss, self._one_score)
         self._classes, self._room = 0, 0
         self._module: torch.nn.Module
@@ -117,10 +123,10 @@ class Network:
         if not len(batch) or not (self._training.steps or self.definition.pretrained):
             return prior(len(batch), self.kind, self._classes, has_proba=True)
         self._module.eval()
-        own = self._own_random(keep=False) if self._draws else nullcontext()
+        own = self._random.own(keep=False) if self._draws else nullcontext()
         with torch.inference_mode(), own, self._training.cast():
             output = self._module(x)
-        return self._answer(output.to("cpu", torch.float64))
+        return self._answer(output)
 
     def learn(self, batch: Batch, score: int = 0) -> Prediction | None:
         """Learn the rows in steps; what is returned was predicted before the first of them, or, by
@@ -147,9 +153,9 @@ class Network:
         unlearned = 0 if self._training.steps or self.definition.pretrained else size
         order, outputs = self._steps(x, y, None if weight is None else self._tensor(weight), size)
         if score and joins:
-            answer = self._answer(outputs.to("cpu", torch.float64))
-            self._put_prior(answer, order[:unlearned])
-            answer = answer.take(np.argsort(order)[: len(scored)])
+            whole = self._answer(outputs)
+            put_prior(whole, order[:unlearned], self.kind, self._classes)
+            answer = whole.take(np.argsort(order)[: len(scored)])
         return answer
 
     def grow(self, classes: int) -> bool:
@@ -184,7 +190,7 @@ class Network:
             "known": Part(meta={**known, **said, "classes": self._classes}),
             "module/frozen": self._frozen,
             "module/moving": part_of(moving),
-            "random": part_of(self._random),
+            "random": part_of(self._random.state),
         }
 
     def load(self, state: State) -> None:
@@ -210,7 +216,7 @@ class Network:
         self._load_tensors(tensors, same)
         self._frozen = state["module/frozen"] if same and self._is_frozen(state) else None
         self._encoding.load(state["encoder"])
-        self._random = tensors_of(state["random"])
+        self._random.state = tensors_of(state["random"])
         self._classes = self._training.classes = int(known["classes"])
         anew = not same or known.get("moving", self._moving()) != self._moving()
         self._training.load(state, known, anew)
@@ -227,7 +233,7 @@ class Network:
         """
         if self._change.kind:
             raise SpecError(f"the module is changed already, by {self._change.kind!r}")
-        with self._own_random():
+        with self._random.own():
             self._module = change.apply(self._module, self._blank())
         self._change = change
         self._train_anew()
@@ -240,7 +246,7 @@ class Network:
 
     def settle(self) -> None:
         """The increment is over."""
-        with self._own_random():
+        with self._random.own():
             self._training.settle()
             if self._change.settle(self._training):
                 self._train_anew()
@@ -250,21 +256,14 @@ class Network:
     def _make(self, seed: int, classes: int) -> None:
         """The module and all that trains it, from generators that the seed began."""
         definition = self.definition
-        devices = [self._device] if self._device.type == "cuda" else []
-        with generators_in_use, torch.random.fork_rng(devices):
-            torch.manual_seed(seed)
-            made = definition.module
-            module = copy.deepcopy(made) if isinstance(made, torch.nn.Module) else made()
-            if not isinstance(module, torch.nn.Module):
-                raise SpecError(f"{made!r} made {module!r}, which is no torch.nn.Module")
-            self._module = module.to(self._device, self._type)
-            self._room = self._outputs()
+        with self._random.begun(seed):
+            self._module = module_of(definition).to(self._device, self._type)
+            self._room = room_of(self._module, self._blank(), definition, self._one_score)
             if definition.new_head:
                 self._room = self._renew_head(classes)
             self._head = self._growing_head()
             self._draws = self._draws_to_answer()
             self._training = Training(self._module, definition, self._loss, self._device)
-            self._random = self._generators()
 
     def _renew_head(self, classes: int) -> int:
         """Replace the head by a new one; returns how many classes that tells apart."""
@@ -296,7 +295,7 @@ class Network:
         """Give the head more outputs, drawn from this learner's generator."""
         assert self._head is not None
         replaced: Replaced = {}
-        with self._own_random():
+        with self._random.own():
             for head in self._change.heads(self._head):
                 replaced |= widen(self._module, head, outputs)
         self._training.grown(replaced)
@@ -312,32 +311,6 @@ class Network:
         self._training.holders = before.holders
         self._frozen = None
 
-    def _outputs(self) -> int:
-        """How many classes the module tells apart, by its answer to a row of zeros, which also
-        tells lazy layers their width."""
-        self._module.eval()
-        try:
-            with torch.no_grad():
-                shape = tuple(self._module(self._blank()).shape)
-        except Exception as error:
-            width = self._encoding.width
-            raise SpecError(
-                f"the module cannot take (1, {width}) numbers, which is what the encoder makes of a"
-                f" row: {type(error).__name__}: {error}"
-            ) from error
-        if self._one_score and not self.definition.new_head:
-            if shape not in ((1,), (1, 1)):
-                raise SpecError(f"the module answers {shape} to one row, where (1, 1) is wanted")
-            return 2
-        if len(shape) != 2 or shape[0] != 1:
-            raise SpecError(f"the module answers {shape} to one row, where (1, classes) is wanted")
-        said = self.definition.room
-        if self.definition.grow or self.definition.new_head:
-            return int(shape[1])
-        if said > shape[1]:
-            raise SpecError(f"classes= says {said}, but the module has {shape[1]} outputs")
-        return said or int(shape[1])
-
     def _blank(self) -> Tensor:
         """A row of zeros."""
         kind = np.dtype(getattr(self._encoding, "dtype", np.float64))
@@ -346,10 +319,10 @@ class Network:
     def _draws_to_answer(self) -> bool:
         """Whether the module draws random numbers where it predicts, as few do: the others answer
         while another learner learns."""
-        before = self._generators()
+        before = self._random.current()
         with torch.no_grad():
             self._module(self._blank())
-        after = self._generators()
+        after = self._random.current()
         return not all(torch.equal(before[name], after[name]) for name in before)
 
     # --- learning ---
@@ -368,7 +341,7 @@ class Network:
         """The rows as the changed module takes them, after it has seen what is coming."""
         if not self._change.kind:
             return x
-        with self._own_random():
+        with self._random.own():
             x = self._change.marked(batch, x, learned=True)
             if self._change.begin(self._training, x, y):
                 self._train_anew()
@@ -399,68 +372,40 @@ class Network:
         self._module.train()
         places, outputs = None, []
         if len(x) > size:
-            with self._own_random():
+            with self._random.own():
                 places = torch.randperm(len(x))
         at = None if places is None else places.to(self._device)
         starts = list(range(0, len(x), size))
-        if self._takes_statistics() and len(x) - starts[-1] == 1:
+        if takes_statistics(self._module) and len(x) - starts[-1] == 1:
             if len(x) == 1:
                 raise InputError(ONE_ROW)
             starts.pop()  # the last row joins the step before
         for start, stop in zip(starts, [*starts[1:], len(x)], strict=True):
             step = slice(start, stop) if at is None else at[start:stop]
             own = None if w is None else w[step]
-            with self._own_random():  # others may draw in between
+            with self._random.own():  # others may draw in between
                 outputs.append(self._training.step(x[step], y[step], own))
         order = np.arange(len(x)) if places is None else places.numpy()
         return order, outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     # --- answering ---
 
-    def _takes_statistics(self) -> bool:
-        """Whether it learns by statistics of a step's rows, of which there have to be two."""
-        return any(isinstance(m, _BatchNorm) and m.training for m in self._module.modules())
-
     @cached_property
     def _answers_as_it_learns(self) -> bool:
         """Whether the module answers in training what it would answer to the same rows in use."""
-        kinds = _Dropouts | _BatchNorm
-        if (
-            self._draws
-            or self._change.routes
-            or any(isinstance(m, kinds) for m in self._module.modules())
-        ):
+        if self._draws or self._change.routes:
             return False
-        rows = np.random.default_rng(0).normal(size=(16, self._encoding.width))
-        x = self._tensor(rows.astype(getattr(self._encoding, "dtype", np.float64)))
-        buffers = [buffer.clone() for buffer in self._module.buffers()]
-        with torch.no_grad(), self._own_random(keep=False):
-            in_use, in_training = (self._module.train(mode)(x) for mode in (False, True))
-            for buffer, before in zip(self._module.buffers(), buffers, strict=True):
-                buffer.copy_(before)
-        return torch.allclose(in_use, in_training, rtol=1e-4, atol=1e-5, equal_nan=True)
+        with self._random.own(keep=False):
+            return answers_alike(self._module, self._tensor(self._some_rows()))
 
-    def _put_prior(self, answer: Prediction, rows: Ints) -> None:
-        """Rows that came before anything was learned were answered with the prior."""
-        first = prior(len(rows), self.kind, self._classes, has_proba=True)
-        answer.value[rows] = first.value
-        if answer.proba is not None and first.proba is not None:
-            answer.proba[rows] = first.proba
+    def _some_rows(self) -> Array:
+        """(16, width) rows that no data has."""
+        kind = np.dtype(getattr(self._encoding, "dtype", np.float64))
+        rows = np.random.default_rng(0).normal(size=(16, self._encoding.width))
+        return rows if kind.kind == "f" else np.abs(rows).astype(kind)
 
     def _answer(self, output: Tensor) -> Prediction:
-        """What the module's float64 output says."""
-        if self.kind == "regressor":
-            value = output.reshape(-1)
-            return Prediction(value=(value.exp() if self._counts else value).numpy())
-        if self._one_score:
-            margin = output.reshape(-1)
-            upper = torch.sigmoid(margin)
-            proba = torch.stack([1.0 - upper, upper], dim=1)[:, : self._classes]
-        else:
-            proba = torch.softmax(output[:, : self._classes], dim=1)
-        if self._classes == 1:
-            proba = torch.ones_like(proba)
-        return Prediction(value=proba.argmax(dim=1).numpy(), proba=proba.numpy())
+        return answer(self.kind, output.to("cpu", torch.float64), self._classes, self._form)
 
     # --- its state ---
 
@@ -509,42 +454,12 @@ class Network:
             {k: v for k, v in there.items() if v is not None}, strict=False
         )
 
-    def _generators(self) -> dict[str, Tensor]:
-        made = {"cpu": torch.get_rng_state()}
-        if self._device.type == "cuda":
-            made["cuda"] = torch.cuda.get_rng_state(self._device)
-        return made
-
-    @contextmanager
-    def _own_random(self, keep: bool = True) -> Iterator[None]:
-        """Draw from this learner's generators, and leave the process's as they were."""
-        with generators_in_use:
-            before = self._generators()
-            self._set_generators(self._random)
-            try:
-                yield
-            finally:
-                if keep:
-                    self._random = self._generators()
-                self._set_generators(before)
-
-    def _set_generators(self, states: dict[str, Tensor]) -> None:
-        torch.set_rng_state(states["cpu"])
-        if "cuda" in states and self._device.type == "cuda":
-            torch.cuda.set_rng_state(states["cuda"], self._device)
-
     def _tensor(self, array: Array) -> Tensor:
         """On the device; numbers in the module's type, whole numbers (tokens) as they are."""
         kind = self._numbers if array.dtype.kind == "f" else np.int64
         with np.errstate(over="ignore"):  # what becomes infinite is refused by its loss
             own = np.array(array, kind, order="C")
         return torch.from_numpy(own).to(self._device)
-
-
-def _encoding_of(encoder: Any, columns: Columns) -> Any:
-    """An encoder in use: an `Encoding`, or what else an encoder makes that does as it does."""
-    made = getattr(encoder, "encoding", None)
-    return made(columns) if made else Encoding(encoder or Encoder(), columns, sparse=False)
 
 
 def weighing(batch: Batch) -> tuple[Batch, Floats | None]:
@@ -561,12 +476,3 @@ def weighing(batch: Batch) -> tuple[Batch, Floats | None]:
     if (weight == 0).any():
         batch, weight = batch.take(weight > 0), weight[weight > 0]
     return batch, None if (weight == 1.0).all() else weight
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise SpecError(f"TorchLearner(device={name!r}): PyTorch finds no GPU here; say 'auto'")
-    return device

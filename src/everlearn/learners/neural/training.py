@@ -63,8 +63,8 @@ class Training:
         self._scheduler = None if make is None else make(self.optimizer)
         if isinstance(self._scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             raise SpecError(
-                "TorchLearner(scheduler=) is one that steps by itself; ReduceLROnPlateau waits for a"
-                " score of each epoch, and a stream has none"
+                "TorchLearner(scheduler=) is one that steps by itself; ReduceLROnPlateau waits for"
+                " a score of each epoch, and a stream has none"
             )
         scaled = definition.precision == "float16" and device.type == "cuda"
         self._scaler = torch.amp.GradScaler("cuda") if scaled else None
