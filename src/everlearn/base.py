@@ -239,9 +239,28 @@ def generator_from_json(value: Json) -> np.random.Generator:
     kinds = {kind.__name__: kind for kind in (np.random.PCG64, np.random.Philox)}
     if state["bit_generator"] not in kinds:
         raise InputError(f"{state['bit_generator']!r} is not one of {sorted(kinds)}")
+    if "buffer_pos" in state and not 0 <= state["buffer_pos"] <= 4:  # numpy would read there
+        raise InputError(f"a generator's buffer has 4 numbers, none at {state['buffer_pos']}")
     bits = kinds[state["bit_generator"]]()
     bits.state = state
     return np.random.Generator(bits)
+
+
+def mersenne_twister(
+    key: Array, position: int, has_gauss: int = 0, gauss: float = 0.0
+) -> np.random.RandomState:
+    """A numpy `RandomState` in a saved state.
+
+    Raises:
+        InputError: a position outside of its 624 numbers, where numpy would read without looking.
+    """
+    if np.shape(key) != (624,) or type(position) is not int or not 0 <= position <= 624:
+        raise InputError(
+            f"a RandomState is at one of its 624 numbers, not at {position!r} of {np.size(key)}"
+        )
+    made = np.random.RandomState(0)
+    made.set_state(("MT19937", np.asarray(key, np.uint32), position, has_gauss, gauss))
+    return made
 
 
 # --- schema and batches ------------------------------------------------------------------------

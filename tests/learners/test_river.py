@@ -5,9 +5,11 @@ from __future__ import annotations
 import collections
 import functools
 import json
+import pkgutil
 import random
 import threading
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -367,7 +369,8 @@ def _graph(nodes: list[Any], **arrays: Any) -> Part:
 
 def _state_of(nodes: list[Any]) -> Any:
     fresh = naive_bayes.GaussianNB()
-    return restore(_graph(nodes), type(fresh), LIBRARY, Given(fresh, LIBRARY))
+    key = np.zeros(624, np.uint32)
+    return restore(_graph(nodes, key=key), type(fresh), LIBRARY, Given(fresh, LIBRARY))
 
 
 NB = "river.naive_bayes.gaussian:GaussianNB"
@@ -382,6 +385,8 @@ NB = "river.naive_bayes.gaussian:GaussianNB"
         ["function", "builtins:eval"],
         ["class", "river.datasets.base:RemoteDataset"],
         ["function", "river.base.base:inspect"],
+        ["class", "river.bandit.datasets.news:NewsArticles"],
+        ["class", "river.drift.datasets.apple:Apple"],
         ["class", "river.base.base:inspect.Signature"],
         ["function", "river.utils.random:random.Random"],
         ["given", "._nothing"],
@@ -413,6 +418,11 @@ def test_a_state_that_names_what_it_may_not_is_refused(attribute: Any) -> None:
         {"view": 0, "shape": [9], "strides": [8], "dtype": "<f8", "offset": 0},
         {"array": "none", "order": "C"},
         {"random": "none", "version": 3, "gauss": None},
+        {"numpy random": "key", "rest": [10**9, 0, 0.0]},
+        {"numpy random": "key", "rest": [-1, 0, 0.0]},
+        {"object": "builtins:bytes", "made": [10**16], "state": None},
+        {"object": "river._river_rust.stats:RsRollingQuantile", "made": [0.5, 10**13]},
+        {"object": "river._river_rust.stats:RsRollingQuantile", "made": [0.5, -1]},
         {"bytes": "no base64!"},
         {"deque": [1], "most": -1},
         {"nothing": 1},
@@ -422,6 +432,21 @@ def test_a_state_that_names_what_it_may_not_is_refused(attribute: Any) -> None:
 def test_a_state_of_a_form_that_there_is_not_is_refused(node: Any) -> None:
     with pytest.raises(InputError):
         _state_of([{"object": NB, "attributes": [["class_counts", ["ref", 1]]]}, node])
+
+
+def test_no_class_of_a_state_inherits_from_what_may_not_stand_in_it() -> None:
+    """A data set of River downloads from an address and unpacks, and would do so when called."""
+    for module in pkgutil.walk_packages(river.__path__, "river."):
+        if not LIBRARY.has(module.name):
+            continue
+        try:
+            found = vars(import_module(module.name))
+        except ImportError:
+            continue
+        for name, kind in found.items():
+            if isinstance(kind, type) and kind.__module__ == module.name:
+                bases = [base.__module__ for base in kind.__mro__]
+                assert not [b for b in bases if b.startswith("river.") and not LIBRARY.has(b)], name
 
 
 def test_broken_bytes_are_refused_or_harmless() -> None:

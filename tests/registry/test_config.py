@@ -19,7 +19,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import everlearn as el
-from everlearn.base import Model, Schema, SpecError, canonical_json
+from everlearn.base import (
+    InputError,
+    Model,
+    Schema,
+    SpecError,
+    canonical_json,
+    generator_from_json,
+    generator_to_json,
+)
 from everlearn.registry.config import (
     MAX_ARRAY,
     equal_when_rebuilt,
@@ -263,3 +271,16 @@ def test_untrusted_configs_may_only_name_our_and_sklearns_classes() -> None:
     ]:
         with pytest.raises(SpecError):
             check_untrusted(config)
+
+
+@pytest.mark.parametrize("position", [-1, 625, 10**9, "1"])
+def test_a_generator_whose_position_is_nowhere_is_refused(position: Any) -> None:
+    """NumPy reads there without looking, and ends the process."""
+    config = to_config(np.random.RandomState(0))
+    config["random_state"][2] = position
+    with pytest.raises(InputError, match="624"):
+        from_config(config)
+    philox = generator_to_json(np.random.Generator(np.random.Philox(0)))
+    philox["buffer_pos"] = {"int": "-9"}
+    with pytest.raises(InputError, match="buffer"):
+        generator_from_json(philox)

@@ -22,7 +22,15 @@ from typing import Any
 
 import numpy as np
 
-from everlearn.base import Array, InputError, Json, Part, SpecError, canonical_array
+from everlearn.base import (
+    Array,
+    InputError,
+    Json,
+    Part,
+    SpecError,
+    canonical_array,
+    mersenne_twister,
+)
 
 PASSING = {
     "BaseSGD": {"_loss_function_", "_expanded_class_weight"},
@@ -278,10 +286,8 @@ class _Reader:
         return made
 
     def _random(self, value: Json, path: str) -> np.random.RandomState:
-        made = np.random.RandomState(0)
-        has_gauss, gauss = value["gauss"]
         key = np.array(self._arrays[value["random"]], np.uint32)
-        made.set_state(("MT19937", key, value["position"], has_gauss, gauss))
+        made = mersenne_twister(key, value["position"], *value["gauss"])
         self._made[path] = made
         return made
 

@@ -106,6 +106,9 @@ class Library:
         found = getattr(found, "__func__", found)  # a static method of a class
         if getattr(found, "__module__", None) != path:
             raise InputError(f"the state names {name!r}, which is defined elsewhere")
+        bases = [base.__module__ for base in getattr(found, "__mro__", ())]
+        if any(base.split(".")[0] == self.root and not self.has(base) for base in bases):
+            raise InputError(f"the state names {name!r}, which is made of what may not stand in it")
         return found
 
 

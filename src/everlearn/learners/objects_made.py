@@ -13,12 +13,13 @@ import functools
 import json
 import random
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from everlearn.base import Array, InputError, Json, Part
+from everlearn.base import Array, InputError, Json, Part, mersenne_twister
 from everlearn.learners.objects import (
     BUILTIN,
     CALLED,
@@ -30,6 +31,10 @@ from everlearn.learners.objects import (
     class_name,
     slots,
 )
+
+LARGEST = 10**8
+"""Numbers with which a compiled object is made: a window of more would end the process where memory
+is short."""
 
 
 def restore(part: Part, kind: type, library: Library, given: Given) -> Any:
@@ -51,7 +56,7 @@ def restore(part: Part, kind: type, library: Library, given: Given) -> Any:
         raise
     except (
         *(KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError),
-        *(OverflowError, binascii.Error),
+        *(OverflowError, MemoryError, binascii.Error),
     ) as error:
         raise InputError(f"the state of {kind.__name__} is broken: {error!r}") from error
     if type(made) is not kind:
@@ -185,9 +190,12 @@ class _Reader:
         arguments = [self._whole(item) for item in node["made"]]
         if class_name(kind) in self._library.called:
             return kind(*arguments)
-        if "__dict__" in dir(kind):
+        if "__dict__" in dir(kind) or (arguments and not self._library.has(kind.__module__)):
             raise InputError(f"the state has {kind.__name__} as if it were compiled")
-        return kind.__new__(kind, *arguments)
+        if any(type(item) is int and abs(item) > LARGEST for item in arguments):
+            raise InputError(f"the state has a {kind.__name__} of {arguments}, which is too large")
+        with _panics_told(kind):
+            return kind.__new__(kind, *arguments)
 
     def _whole(self, value: Json) -> Any:
         """A value that is wanted whole before lists and dicts are filled in."""
@@ -217,11 +225,7 @@ class _Reader:
             made = random.Random(0)
             made.setstate((node["version"], tuple(key), self.value(node["gauss"])))
             return made
-        generator = np.random.RandomState(0)
-        position, has_gauss, gauss = node["rest"]
-        key = np.array(self._arrays[node["numpy random"]], np.uint32)
-        generator.set_state(("MT19937", key, position, has_gauss, gauss))
-        return generator
+        return mersenne_twister(self._arrays[node["numpy random"]], *node["rest"])
 
     def _fill(self, made: Any, node: Json) -> None:
         kind = type(made)
@@ -231,7 +235,9 @@ class _Reader:
         if "attributes" in node:
             made.__dict__.update((str(name), self.value(item)) for name, item in node["attributes"])
         if node.get("state") is not None:
-            _given_back(made, self.value(node["state"]))
+            state = self.value(node["state"])
+            with _panics_told(kind):
+                made.__setstate__(state)
 
     def _class(self, name: str) -> Any:
         found = BUILTIN.get(name) or self._given.classes.get(name) or self._library.find(name)
@@ -256,11 +262,12 @@ class _Reader:
         return dtype.newbyteorder("=")
 
 
-def _given_back(made: Any, state: Any) -> None:
-    """Give a compiled object what it gave out; a panic of Rust is no `Exception`."""
+@contextmanager
+def _panics_told(kind: type) -> Iterator[None]:
+    """What a compiled object makes of what it is given: a panic of Rust is no `Exception`."""
     try:
-        made.__setstate__(state)
+        yield
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     except BaseException as error:
-        raise InputError(f"the state of a {type(made).__name__} is broken: {error}") from error
+        raise InputError(f"the state of a {kind.__name__} is broken: {error}") from error

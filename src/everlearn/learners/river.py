@@ -35,7 +35,10 @@ except ImportError as error:  # pragma: no cover
 
 LIBRARY = Library(
     "river",
-    without=("api", "checks", "datasets", "evaluate", "sketch", "stream"),
+    without=(
+        *("api", "bandit.datasets", "checks", "datasets", "drift.datasets", "evaluate", "sketch"),
+        "stream",
+    ),
     called=("river._river_rust.vectordict:VectorDict",),
     idle=("proba",),
 )

@@ -35,6 +35,7 @@ from everlearn.base import (
     canonical_json,
     generator_from_json,
     generator_to_json,
+    mersenne_twister,
 )
 from everlearn.registry.spec import SPEC, at_place, is_spec_module, spec_module
 
@@ -318,9 +319,7 @@ def _decode_leaf(tag: str, body: Json, source: str | None) -> Any:
         values = [_decode(item, None, 0) for item in body["values"]]
         return np.array(values, dtype=np.dtype(body["dtype"])).reshape(body["shape"])
     if tag == "random_state":
-        random = np.random.RandomState()
-        random.set_state((body[0], np.array(body[1], dtype=np.uint32), *body[2:]))
-        return random
+        return mersenne_twister(np.array(body[1], dtype=np.uint32), *body[2:])
     if tag == "generator":
         return generator_from_json(body)
     if tag == "timedelta":
