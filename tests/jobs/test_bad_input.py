@@ -349,3 +349,27 @@ def test_a_workspace_of_a_newer_release(tmp_path: Path, capsys: pytest.CaptureFi
         el.open(place)
     assert main(["--workspace", str(place), "versions", "m"]) == 1
     assert "newer" in capsys.readouterr().err
+
+
+def net() -> Any:
+    from torch import nn
+
+    return nn.Sequential(nn.LazyLinear(1))
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_loss_that_is_not_finite_names_its_rows_and_leaves_the_champion(
+    ws: el.Workspace, passes: int
+) -> None:
+    pytest.importorskip("torch", reason="PyTorch is needed")
+    learner = el.learners.TorchLearner(net, "mse", batch=10)
+    strategy = el.Strategy(chunk=20, passes=passes)
+    schema = el.Schema(target="y")
+    handle = ws.model(el.Model("m", learner=learner, schema=schema, strategy=strategy, holdout=0.0))
+    x = [float(i % 7) for i in range(100)]
+    handle.train(pa.table({"x": x, "y": x}))
+    before = handle.versions()
+    wild = [value * (1e30 if row >= 50 else 1.0) for row, value in enumerate(x)]
+    with pytest.raises(el.InputError, match=r"rows 40 to 59 of .*: the loss is inf in step"):
+        handle.train(pa.table({"x": x, "y": wild}))
+    assert handle.versions() == before

@@ -35,9 +35,19 @@ class Chunk:
         position: where reading goes on.
         origins: the segments from which its rows came, with the first and one past the last row.
         account: in which the chunk's rows are counted.
+        told: which rows these are, in words, where that is known and the segments are not.
     """
 
-    __slots__ = ("_account", "_origins", "_position", "_snapshot", "batch", "held", "number")
+    __slots__ = (
+        "_account",
+        "_origins",
+        "_position",
+        "_snapshot",
+        "_told",
+        "batch",
+        "held",
+        "number",
+    )
 
     def __init__(
         self,
@@ -47,8 +57,9 @@ class Chunk:
         position: Json,
         origins: list[tuple[Segment, int, int]],
         account: Account,
+        told: str = "",
     ) -> None:
-        self.batch, self.held, self.number = batch, held, number
+        self.batch, self.held, self.number, self._told = batch, held, number, told
         self._position, self._origins, self._account = position, origins, account
         self._snapshot: Snapshot | None = None
 
@@ -71,9 +82,22 @@ class Chunk:
         parts, rows = (np.concatenate([none, *(pair[k] for pair in pairs)]) for k in (0, 1))
         return parts, rows
 
+    @property
+    def where(self) -> str:
+        """Which rows these are, in words."""
+        if self._told:
+            return self._told
+        parts, rows = self.origins()
+        told = [
+            f"rows {among.min():,} to {among.max():,} of {self._account.slices[part].source}"
+            for part in np.unique(parts).tolist()
+            if len(among := rows[parts == part])
+        ]
+        return " and ".join(told[:3]) + (" …" if len(told) > 3 else "")
+
     def again(self, number: int) -> Chunk:
-        """The same rows in a later pass."""
-        return Chunk(self.batch, None, number, self._position, [], self._account)
+        """The same rows in a later pass; without the segments that they came from."""
+        return Chunk(self.batch, None, number, self._position, [], self._account, self.where)
 
     def freeze(self) -> None:
         """Keep the account as it is now: a later chunk is about to be counted."""
@@ -235,18 +259,18 @@ class Reader:
         self.seen.settle()
 
     def _keep(self, chunk: Chunk) -> Chunk:
-        if self._kept is not None:
-            self._kept.append(chunk)
+        if self._kept is not None and len(chunk):
+            self._kept.append(chunk.again(1))
         return chunk
 
     def _again(self, kept: list[Chunk | Hashes]) -> Iterator[Chunk]:
         """The passes after the first, out of memory."""
         for number in range(2, self._passes + 1):
             for item in kept:
-                if not isinstance(item, Chunk):
-                    self.seen.add(item)
-                elif len(item):
+                if isinstance(item, Chunk):
                     yield item.again(number)
+                else:
+                    self.seen.add(item)
             if number < self._passes:
                 self.seen.restart()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -47,8 +48,8 @@ class Chunks(Protocol):
 
 
 class ChunkLike(Protocol):
-    """Rows to learn (`batch`), rows to keep out of learning (`held`), where to go on (`mark`), and
-    the number of the pass over the increment, from 1 (`number`)."""
+    """Rows to learn (`batch`), rows to keep out of learning (`held`), where to go on (`mark`), the
+    number of the pass over the increment, from 1 (`number`), and which rows they are (`where`)."""
 
     @property
     def batch(self) -> Batch: ...
@@ -58,6 +59,8 @@ class ChunkLike(Protocol):
     def mark(self) -> Json: ...
     @property
     def number(self) -> int: ...
+    @property
+    def where(self) -> str: ...
 
 
 @dataclass(slots=True)
@@ -86,10 +89,20 @@ AfterStep = Callable[[ChunkLike, Step], None]
 def learn(fold: Fold, chunks: Chunks, after_step: AfterStep) -> None:
     """Fold the chunks of one increment into the state; `after_step` measures and checkpoints."""
     for chunk in chunks:
-        step = fold.step(chunk.batch, again=chunk.number > 1)
+        with naming(chunk):
+            step = fold.step(chunk.batch, again=chunk.number > 1)
         crash_point("learn.step")
         after_step(chunk, step)
     fold.settle()
+
+
+@contextmanager
+def naming(chunk: ChunkLike) -> Iterator[None]:
+    """Let an error say in which rows it arose."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{chunk.where}: {error}") from error
 
 
 def memory_definition(memory: Memory) -> Json:
