@@ -54,6 +54,7 @@ def run(setting: str, scenario: str, method: Method, seed: int) -> dict[str, Any
         processor.
     """
     strategy, made = method.strategy, learner(setting, scenario, method)
+    scenario = "class" if method.masked else scenario
     generator = np.random.default_rng(seed)
     fold: Fold | None = None
     former: Any = None
@@ -85,7 +86,7 @@ def run(setting: str, scenario: str, method: Method, seed: int) -> dict[str, Any
     final = [accuracy(fold, task) for task in tests]
     told = [accuracy(fold, task, said=True) for task in tests if task.among is not None]
     return {
-        "accuracy": 100 * float(np.mean(final)),
+        "accuracy": 100 * float(np.mean(told if method.masked else final)),
         "told": 100 * float(np.mean(told)) if told else None,
         "after": [round(100 * value, 2) for value in after],
         "seconds": seconds,
