@@ -154,6 +154,15 @@ def test_a_rate_is_a_factor_of_the_optimizers() -> None:
             )
 
 
+def test_a_row_alone_is_learned_where_no_normalisation_moves() -> None:
+    learner = adapted(Freeze(all_but="6"))
+    before = learner.module[6].weight.detach().clone()
+    statistics = learner.module[1].running_mean.clone()
+    learner.learn(make_rows(0, 1))
+    assert not torch.equal(learner.module[6].weight, before)
+    assert torch.equal(learner.module[1].running_mean, statistics)
+
+
 def test_layers_thaw_with_each_increment_that_has_rows() -> None:
     learner = adapted(Freeze(thaw=1))
     found = []
@@ -503,6 +512,21 @@ def test_columns_that_do_not_learn_are_still_and_shared_layers_are_stored_once()
         assert new == heads | (
             set() if adaptation.own else {"expand.1.0.weight", "expand.1.0.bias"}
         )
+
+
+def test_statistics_of_a_further_column_are_saved_each_time() -> None:
+    learner = adapted(Expand(rows=64), pretrained=True)
+    rows = make_rows(0, 400, missing=False)
+    learner.learn(rows)
+    learner.settle()
+    away = replace(rows, numbers=rows.numbers * 5 + 20, y=1 - rows.y)  # type: ignore[operator]
+    for part in away.split(200):  # a checkpoint after each
+        learner.learn(part)
+        again = adapted(Expand(rows=64), pretrained=True)
+        again.load(copied(learner.save()))
+        found, whole = again.module.state_dict(), learner.module.state_dict()
+        assert "columns.1.1.running_mean" in whole
+        assert all(torch.equal(found[name], tensor) for name, tensor in whole.items())
 
 
 def test_one_column_is_the_module_and_several_are_not() -> None:

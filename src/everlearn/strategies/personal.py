@@ -149,6 +149,10 @@ class Deltas(Change):
         """Whether it is the shared part of an adapter."""
         return name.rpartition(".")[2] in ("personal_A", "personal_B")
 
+    def fixes(self, name: str) -> bool:
+        """Whether it is the directions of an adapter."""
+        return name.rpartition(".")[2] == "personal_A"
+
     def heads(self, name: str) -> list[str]:
         """The head, behind what stands before the module."""
         return [f"module.{name}" if name else "module"]

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from everlearn.base import Ints, LearnerKind, Prediction
+from everlearn.base import LearnerKind, Prediction
 from everlearn.learners.answers import prior
+from everlearn.learners.neural.layers import is_fixed
 
 Form = Literal["scores", "one score", "number", "logarithm"]
 """What an output is: scores of all classes, one of two classes, a quantity, or its logarithm."""
@@ -38,17 +39,19 @@ def answer(kind: LearnerKind, output: Tensor, classes: int, form: Form) -> Predi
     return Prediction(value=proba.argmax(dim=1).numpy(), proba=proba.numpy())
 
 
-def put_prior(answered: Prediction, rows: Ints, kind: LearnerKind, classes: int) -> None:
-    """Let the rows that came before anything was learned be answered with the prior."""
-    first = prior(len(rows), kind, classes, has_proba=True)
-    answered.value[rows] = first.value
+def put_prior(answered: Prediction, rows: int, kind: LearnerKind, classes: int) -> None:
+    """Let the first rows, which came before anything was learned, be answered with the prior."""
+    first = prior(rows, kind, classes, has_proba=True)
+    answered.value[:rows] = first.value
     if answered.proba is not None and first.proba is not None:
-        answered.proba[rows] = first.proba
+        answered.proba[:rows] = first.proba
 
 
 def takes_statistics(module: torch.nn.Module) -> bool:
     """Whether it learns by statistics of a step's rows, of which there have to be two."""
-    return any(isinstance(m, _BatchNorm) and m.training for m in module.modules())
+    return any(
+        isinstance(m, _BatchNorm) and m.training and not is_fixed(m) for m in module.modules()
+    )
 
 
 def answers_alike(module: torch.nn.Module, x: Tensor) -> bool:

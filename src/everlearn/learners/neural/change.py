@@ -48,6 +48,10 @@ class Change:
         """Whether a module that was not changed lacks the tensor that is stored as this."""
         return False
 
+    def fixes(self, name: str) -> bool:
+        """Whether a buffer that is stored as this never changes, so that it is stored once."""
+        return False
+
     def repeats(self, name: str) -> bool:
         """Whether what the changed module calls so is a tensor that it has elsewhere too."""
         return False

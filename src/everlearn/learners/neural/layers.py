@@ -121,9 +121,14 @@ def still_buffers(module: nn.Module) -> set[str]:
     return {
         f"{name}.{key}" if name else key
         for name, layer in module.named_modules()
-        if any(hook is _evaluate for hook in layer._forward_pre_hooks.values())
+        if is_fixed(layer)
         for key in layer._buffers
     }
+
+
+def is_fixed(layer: nn.Module) -> bool:
+    """Whether `keep_still` fixed its statistics."""
+    return any(hook is _evaluate for hook in layer._forward_pre_hooks.values())
 
 
 def _evaluate(layer: nn.Module, _: Any) -> None:

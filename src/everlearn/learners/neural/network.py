@@ -154,7 +154,7 @@ class Network:
         order, outputs = self._steps(x, y, None if weight is None else self._tensor(weight), size)
         if score and joins:
             whole = self._answer(outputs)
-            put_prior(whole, order[:unlearned], self.kind, self._classes)
+            put_prior(whole, min(unlearned, len(order)), self.kind, self._classes)
             answer = whole.take(np.argsort(order)[: len(scored)])
         return answer
 
@@ -415,7 +415,7 @@ class Network:
         still = {name for name, p in named if not p.requires_grad} | still_buffers(self._module)
         stored = {self._change.stored(name) for name in still}
         buffers = {self._change.stored(name) for name, _ in self._module.named_buffers()}
-        return stored | {name for name in buffers if self._change.adds(name)}
+        return stored | {name for name in buffers if self._change.fixes(name)}
 
     def _named(self) -> dict[str, Tensor]:
         """The module's tensors, by the names under which they are stored, each once."""
