@@ -27,6 +27,7 @@ from everlearn.base import (  # noqa: E402
 )
 from everlearn.learners import LightGBM, XGBoost, as_learner, learner_kind  # noqa: E402
 from everlearn.learners.boosting.learner import BoostedTrees  # noqa: E402
+from everlearn.learners.boosting.lightgbm import check_tree  # noqa: E402
 from everlearn.registry.config import equal_when_rebuilt  # noqa: E402
 from everlearn.testing.learner import (  # noqa: E402
     COLUMNS,
@@ -337,6 +338,48 @@ def test_huge_and_infinite_numbers_are_the_largest(library: Any) -> None:
 
 
 @BOTH
+def test_a_class_that_never_came_has_trees_that_can_be_loaded(library: Any) -> None:
+    """LightGBM writes them as one leaf with empty lines."""
+    first = library(trees=2).make_learner(COLUMNS, classes=3, seed=1)
+    first.learn(make_rows(0, 100))
+    second = library(trees=2).make_learner(COLUMNS, classes=3, seed=1)
+    second.load(copied(first.save()))
+    rows = make_rows(100, 200, classes=3)
+    assert same_prediction(first.learn(rows, score=100), second.learn(rows, score=100))
+    assert state_digest(first.save()) == state_digest(second.save())
+
+
+@pytest.mark.parametrize(
+    ("library", "old", "new"),
+    [
+        (LightGBM, b"left_child=", b"left_child=1_"),
+        (LightGBM, b"right_child=", b"right_child=10e-"),
+        (LightGBM, b"split_feature=", b"split_feature=9"),
+        (XGBoost, b'"parents":[', b'"parents":[-'),
+        (XGBoost, b'"parents":[2147483647,0', b'"parents":[2147483647,2147483647'),
+        (XGBoost, b'"num_deleted":"', b'"num_deleted":"9'),
+        (XGBoost, b'"split_type":[', b'"split_type":[7'),
+    ],
+)
+def test_trees_that_lead_nowhere_are_refused(library: Any, old: bytes, new: bytes) -> None:
+    """The libraries would follow them, and end the process."""
+    state = copied(taught(library(), rows=300).save())
+    name = next(name for name in state if name.startswith("trees/"))
+    text = state[name].arrays["text"].tobytes()
+    assert old in text
+    bad = Part({"text": np.frombuffer(text.replace(old, new, 1), np.uint8)})
+    with pytest.raises(InputError):
+        library().make_learner(COLUMNS, classes=2).load(state | {name: bad})
+
+
+@pytest.mark.parametrize(("leaves", "sets"), [(0, 0), (-1, 0), (1, -1)])
+def test_a_tree_without_leaves_is_refused(leaves: int, sets: int) -> None:
+    text = f"num_leaves={leaves}\nnum_cat={sets}\nleaf_value=\nis_linear=0\nshrinkage=1\n"
+    with pytest.raises(InputError, match=f"{leaves} leaves and {sets} sets"):
+        check_tree(text.encode(), 3)
+
+
+@BOTH
 def test_a_state_of_something_else_is_refused_with_what_differs(library: Any) -> None:
     state = copied(taught(library(), rows=100).save())
     other = XGBoost if library is LightGBM else LightGBM
@@ -374,6 +417,7 @@ def test_a_state_of_something_else_is_refused_with_what_differs(library: Any) ->
         (lambda: LightGBM(decay=0.0), "above 0"),
         (lambda: LightGBM(keep=1.0), "below 1"),
         (lambda: LightGBM(full="refit", decay=0.5), "choose one"),
+        (lambda: LightGBM({"path_smooth": 1.0}, full="refit"), "path_smooth"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(make: Callable[[], Any], said: str) -> None:

@@ -434,6 +434,31 @@ def test_a_state_of_a_form_that_there_is_not_is_refused(node: Any) -> None:
         _state_of([{"object": NB, "attributes": [["class_counts", ["ref", 1]]]}, node])
 
 
+class Panic(BaseException):
+    """As River's compiled parts raise it."""
+
+
+class Panicking(base.Regressor):
+    """Cannot go on after three rows."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def learn_one(self, x: Any, y: Any) -> None:
+        self.rows += 1
+        if self.rows > 3:
+            raise Panic("out of range")
+
+    def predict_one(self, x: Any) -> float:
+        return 0.0
+
+
+def test_a_panic_of_a_compiled_part_is_an_error_of_these_rows() -> None:
+    learner = River(Panicking()).make_learner(NUMBERS)
+    with pytest.raises(InputError, match="Panic: out of range"):
+        learner.learn(restricted(make_rows(0, 9, classes=0), NUMBERS))
+
+
 def test_no_class_of_a_state_inherits_from_what_may_not_stand_in_it() -> None:
     """A data set of River downloads from an address and unpacks, and would do so when called."""
     for module in pkgutil.walk_packages(river.__path__, "river."):

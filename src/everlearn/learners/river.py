@@ -257,7 +257,9 @@ class RiverLearner:
                 self._estimator.learn_one(x, y, **more)
             else:
                 self._estimator.learn_one(x, **more)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic of Rust is no Exception
             raise InputError(self._explained("learn", x, error)) from error
 
     def _told(self, x: dict[str, Any]) -> Any:
@@ -268,10 +270,12 @@ class RiverLearner:
             if self.kind == "transformer":
                 return self._estimator.score_one(x)
             return self._estimator.predict_one(x)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic of Rust is no Exception
             raise InputError(self._explained("predict", x, error)) from error
 
-    def _explained(self, doing: str, x: dict[str, Any], error: Exception) -> str:
+    def _explained(self, doing: str, x: dict[str, Any], error: BaseException) -> str:
         name = type(self._estimator).__name__
         return f"{name} cannot {doing} {str(x)[:200]}: {type(error).__name__}: {error}"
 

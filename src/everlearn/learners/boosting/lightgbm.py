@@ -119,6 +119,11 @@ class LightGBM(Boosted):
         )
         if boosting not in ("gbdt", "goss", "gbrt") or given.get("linear_tree"):
             raise SpecError("LightGBM: trees that are continued are plain ones: boosting='gbdt'")
+        if given.get("path_smooth") and self.full == "refit":
+            raise SpecError(
+                "LightGBM ends the process where smoothed leaves are refitted: leave"
+                " 'path_smooth' out, or say full='drop'"
+            )
         if kind == "classifier":
             objective = "binary" if outputs == 1 else "multiclass"
         else:
@@ -322,6 +327,13 @@ def _explained(rows: int) -> Iterator[None]:
             raise InputError(f"LightGBM cannot learn {rows} rows: {error}") from error
 
 
+WHOLE = (
+    *("num_leaves", "num_cat", "split_feature", "decision_type", "left_child", "right_child"),
+    *("cat_boundaries", "cat_threshold"),
+)
+"""What a tree is read by: LightGBM takes other forms of a number (10e-1) for other numbers."""
+
+
 def check_tree(text: bytes, width: int) -> None:
     """Refuse the text of a tree that LightGBM would not have written: it reads them without looking
     where they lead.
@@ -332,6 +344,8 @@ def check_tree(text: bytes, width: int) -> None:
     try:
         told = dict(line.split("=", 1) for line in text.decode("ascii").split("\n") if line)
         leaves, sets = int(told["num_leaves"]), int(told["num_cat"])
+        if leaves < 1 or sets < 0:
+            raise InputError(f"a tree of the state has {leaves} leaves and {sets} sets")
         lengths = {
             **dict.fromkeys(("leaf_value", "leaf_weight", "leaf_count"), leaves),
             **dict.fromkeys(("split_feature", "threshold", "decision_type"), leaves - 1),
@@ -341,11 +355,14 @@ def check_tree(text: bytes, width: int) -> None:
         }
         if sets:
             lengths |= {"cat_boundaries": sets + 1, "cat_threshold": -1}
-        if leaves == 1:
-            lengths = {name: count for name, count in lengths.items() if count}
+        if any(re.search(r"[^0-9 -]", told.get(name, "")) for name in WHOLE):
+            raise InputError("a tree of the state leads to what is no whole number")
         values = {name: np.array(told[name].split(), np.float64) for name in told}
         wrong = [n for n in values if lengths.get(n) not in (len(values[n]), -1)]
-        if wrong or told.keys() < lengths.keys() - {"leaf_weight", "leaf_count"}:
+        if leaves == 1 and "leaf_weight" in wrong and not len(values["leaf_weight"]):
+            wrong.remove("leaf_weight")
+        needed = {name for name, count in lengths.items() if count}
+        if wrong or told.keys() < needed - {"leaf_weight", "leaf_count"}:
             raise InputError(f"a tree of the state has not what a tree has: {wrong}")
         if values["is_linear"][0] or not np.isfinite(values["leaf_value"]).all():
             raise InputError("a tree of the state has leaves that are no numbers")

@@ -368,9 +368,12 @@ def check_tree(text: bytes, width: int) -> None:
         good = [
             set(tree) == {*NODES, *SETS, "tree_param"},
             all(array.shape == (count,) for array in nodes.values()) and count > 0,
-            told == {**told, "num_nodes": count, "num_feature": width, "size_leaf_vector": 1},
+            told
+            == {"num_deleted": 0, "num_feature": width, "num_nodes": count, "size_leaf_vector": 1},
             ((left >= 0) == (right >= 0)).all() and (left[~split] == -1).all(),
             (inner > 0).all() and (inner < count).all() and len(np.unique(inner)) == len(inner),
+            _are_parents(nodes["parents"], left, right),
+            np.isin(nodes["split_type"], (0, 1)).all(),
             ((nodes["split_indices"] >= 0) & (nodes["split_indices"] < width)).all(),
             np.isfinite(nodes["split_conditions"][~split]).all(),
             np.array_equal(sets["categories_nodes"], np.flatnonzero(nodes["split_type"] == 1)),
@@ -383,3 +386,12 @@ def check_tree(text: bytes, width: int) -> None:
         raise InputError(f"a tree of the state is none: {error!r}") from error
     if not all(good):
         raise InputError("a tree of the state has splits that lead nowhere")
+
+
+def _are_parents(parents: Floats, left: Floats, right: Floats) -> bool:
+    """Whether every node but the root is a child of its parent; that of the root is none."""
+    expected = np.full(len(left), float(np.iinfo(np.int32).max))
+    for children in (left, right):
+        inner = np.flatnonzero(children >= 0)
+        expected[children[inner].astype(np.int64)] = inner
+    return np.array_equal(parents, expected)
