@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from everlearn.learners.text.folders import found  # noqa: E402
 from everlearn.learners.text.preference import FeedbackLoss  # noqa: E402
 from everlearn.learners.text.tokens import BEGIN, BREAK, END, PAD, Bytes  # noqa: E402
 from everlearn.registry.config import equal_when_rebuilt, from_config  # noqa: E402
+from everlearn.strategies import AGEM, EWC, SI, Anchor, DarkReplay, Freeze, LwF, Personal  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -398,6 +400,41 @@ def test_what_was_forgotten_is_measured(tmp_path: Path) -> None:
     assert learner.loss_of([text[:14]]) < before - 1.0
     with pytest.raises(InputError, match="no text"):
         learner.loss_of([""])
+
+
+def test_what_reads_answers_as_scores_or_answers_itself_is_refused() -> None:
+    for part, said in (
+        (EWC(10.0), "reads answers as scores"),
+        (LwF(), "reads answers as scores"),
+        (Personal(targets="down"), "judges by its model's own answers"),
+    ):
+        with pytest.raises(SpecError, match=said):
+            part.wrap(language_model(replace(PAIRS, key="user")))
+
+
+@pytest.mark.parametrize("part", [SI(1.0), Anchor(0.1), AGEM(20), DarkReplay(20), Freeze(last=3)])
+def test_what_holds_weights_and_rows_holds_a_language_model_too(part: Any) -> None:
+    one: Any = part.wrap(language_model())
+    one.learn(judged())
+    one.settle()
+    one.learn(judged())
+    two: Any = part.wrap(language_model())
+    two.load(one.save())
+    for learner in (one, two):
+        learner.learn(judged())
+        learner.settle()
+    assert state_digest(one.save()) == state_digest(two.save())
+
+
+@pytest.mark.parametrize("tokenizer", [False, True])
+def test_texts_that_are_no_unicode_are_refused(tokenizer: bool, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
+    learner = language_model(tokenizer=str(tmp_path) if tokenizer else None, separator="a")
+    for ask in (learner.generate, lambda text: learner.loss_of([text])):
+        with pytest.raises(InputError, match="no Unicode"):
+            ask("a \ud800")
 
 
 def test_weights_of_a_file_are_the_reference_and_may_not_change(tmp_path: Path) -> None:

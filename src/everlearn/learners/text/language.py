@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from everlearn.base import Columns, InputError, Prediction, SpecError
+from everlearn.learners.neural.change import Change
 from everlearn.learners.neural.definition import TorchLearner
+from everlearn.learners.neural.holder import Holder
 from everlearn.learners.neural.network import Network
 from everlearn.learners.text.folders import load, weights_digest
 from everlearn.learners.text.gpt import GPT
@@ -63,6 +65,33 @@ class LanguageModel(Network):
         )
         super().__init__(definition, columns, classes=2, seed=seed)
 
+    def change(self, change: Change) -> Self:
+        """Let what an adaptation makes of the module be what learns. Returns this learner.
+
+        Raises:
+            SpecError: the adaptation answers in the model's place, or the module is changed
+                already.
+        """
+        if change.kind not in ("freeze", "lora"):
+            raise SpecError(
+                f"a CausalLM judges by its model's own answers, and {change.kind!r} puts others in"
+                " their place: adapt it by LoRA(…) or Freeze(…)"
+            )
+        return super().change(change)
+
+    def hold(self, holder: Holder) -> Self:
+        """Let what a retention brings take part in learning. Returns this learner.
+
+        Raises:
+            SpecError: the retention reads the answers as scores of classes.
+        """
+        if holder.name in ("ewc", "lwf"):
+            raise SpecError(
+                f"{holder.name!r} reads answers as scores of classes, and a CausalLM's are"
+                " likelihoods: hold it by SI(…), Anchor(…), AGEM(…) or a memory"
+            )
+        return super().hold(holder)
+
     @property
     def judge(self) -> Judge:
         """The module, with the language model as `model`."""
@@ -92,7 +121,7 @@ class LanguageModel(Network):
             seed: of the drawing.
 
         Raises:
-            InputError: a temperature below 0.
+            InputError: a temperature below 0, or a prompt that has no UTF-8.
         """
         if not 0.0 <= temperature < float("inf"):
             raise InputError(f"temperature is a number from 0, not {temperature!r}")

@@ -49,6 +49,14 @@ class Vocabulary(Protocol):
         ...
 
 
+def _utf8(text: str) -> bytes:
+    """Raises `InputError` for a text that has no UTF-8 (a lone surrogate)."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"a text is no Unicode: {error}") from error
+
+
 class Bytes:
     """Each byte of UTF-8 is a token. Needs no file, and knows every text.
 
@@ -62,7 +70,7 @@ class Bytes:
     end: int | None = END
 
     def encode(self, texts: Sequence[str], special: bool) -> list[list[int]]:
-        made = [list(text.encode()) for text in texts]
+        made = [list(_utf8(text)) for text in texts]
         return [[BEGIN, *tokens, END] for tokens in made] if special else made
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -103,6 +111,8 @@ class FileVocabulary:
         self.pad = 0 if pad is None else pad
 
     def encode(self, texts: Sequence[str], special: bool) -> list[list[int]]:
+        for text in texts:
+            _utf8(text)  # the library fails otherwise, and says less
         made = self._tokenizer.encode_batch(list(texts), add_special_tokens=special)
         return [item.ids for item in made]
 
