@@ -15,7 +15,7 @@ from everlearn.cli.app import app
 from everlearn.compare.compare import compare
 from everlearn.compare.named import parse, split
 from everlearn.compare.strategies import BUILT_IN, make_plans
-from everlearn.strategies import AGEM, EWC, Balanced, LwF, Reservoir, Strategy
+from everlearn.strategies import AGEM, EWC, Balanced, GDumb, LwF, Reservoir, Strategy
 
 SPEC = """
 import torch
@@ -55,6 +55,7 @@ def test_parts_are_joined() -> None:
     wanted = Strategy(retention=EWC(10, decay=0.5), memory=Reservoir(2000, ratio=0.5), chunk=64)
     assert made == wanted
     assert parse("LWF").retention == LwF()
+    assert parse("GDumb(9)") == Strategy(start="scratch", memory=GDumb(9))
     assert parse("agem(5)+balanced(7)") == Strategy(retention=AGEM(5), memory=Balanced(7))
     assert split(" never, Reservoir(2, ratio=1) ,own") == ["never", "Reservoir(2, ratio=1)", "own"]
 

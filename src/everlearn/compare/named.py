@@ -37,7 +37,8 @@ def parse(text: str, given: Strategy | None = None) -> Strategy:
     Args:
         text: names as in `everlearn.strategies`, in any case; arguments are numbers, texts and
             other literals.
-        given: what it has for the rest (chunk, passes, order, seed); the default strategy else.
+        given: what it has for the rest (chunk, passes, order, seed); the default strategy else. It
+            begins from the champion, but from scratch with a memory that alone is learned (GDumb).
 
     Raises:
         InputError: a part that there is not, arguments that are no literals, two parts of a kind.
@@ -53,6 +54,8 @@ def parse(text: str, given: Strategy | None = None) -> Strategy:
         if found[kind] is not None:
             raise InputError(f"{text!r} names two parts of one kind, as {kind}: leave one out")
         found[kind] = part
+    if getattr(found["memory"], "alone", False):  # it is learned from scratch, as it demands
+        found["start"] = "scratch"
     return replace(given or Strategy(), **found)
 
 
