@@ -20,7 +20,7 @@ from everlearn.base import Batch, Columns, InputError, Learner, SpecError, state
 from everlearn.learners import GaussianNB, LinearRegression, LinearSVM, LogisticRegression
 from everlearn.learners.adapt import as_learner
 from everlearn.strategies import EWC, Anchor, Strategy
-from everlearn.testing.learner import LearnerSuite, make_rows
+from everlearn.testing.learner import COLUMNS, LearnerSuite, copied, make_rows
 from everlearn.testing.per_row import PerRowSuite
 
 NUMBERS = Columns(numbers=("a", "b", "c"), target="y", target_kind="boolean")
@@ -188,6 +188,29 @@ def test_any_cut_and_any_stop_ends_bit_equal(
     for one in (whole, piecewise):
         one.settle()
     assert state_digest(whole.save()) == state_digest(piecewise.save())
+
+
+@pytest.mark.parametrize("method", [EWC(5.0), Anchor(0.5)], ids=lambda m: type(m).__name__)
+def test_a_state_has_what_occurred_and_goes_on_bit_equal_into_the_next_increment(
+    method: Any,
+) -> None:
+    """Not every slot of the table; and a weight that is -0 is saved as if it had never moved."""
+    made = [method.wrap(as_learner(LogisticRegression(), COLUMNS, classes=3)) for _ in range(2)]
+    first, second = made
+    for batch in make_rows(0, 600, classes=3).split(50):
+        first.learn(batch)
+    first.settle()
+    state = first.save()
+    assert sum(array.nbytes for array in state["held/weights"].arrays.values()) < 10_000
+    second.load(copied(state))
+    for number in range(2):
+        rows = make_rows(600 + 300 * number, 900 + 300 * number, classes=3)
+        rows = replace(rows, categories=rows.categories + np.uint64(number))  # new ones, too
+        for learner in (first, second):
+            learner.learn(rows)
+            learner.settle()
+        assert state_digest(first.save()) == state_digest(second.save())
+        second.load(copied(second.save()))
 
 
 def test_information_is_that_of_the_formula() -> None:

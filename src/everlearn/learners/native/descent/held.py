@@ -105,8 +105,9 @@ class HeldWeights:
             self.settle(model)
 
     def save(self) -> Part:
-        """All of it; of records those that have anything."""
-        used = np.flatnonzero(self._records.any(axis=1))
+        """All of it; of records those that have anything but what all of them have alike."""
+        alike = 0 if self._fisher else self._scores
+        used = np.flatnonzero(self._records[:, alike:].any(axis=1))
         meta: Json = {"method": self.name, "fisher": self._fisher}
         arrays = {"dense": self._dense.copy(), "places": used, "records": self._records[used]}
         return Part(arrays, meta)
@@ -129,12 +130,15 @@ class HeldWeights:
         if part.meta["fisher"] != self._fisher:
             return self.take_up(model)  # what mattered alike says nothing of what matters
         self._dense[:] = dense
+        if not self._fisher:  # a score's weights are held alike, wherever they are
+            self._records[:, : self._scores] = dense[: self._scores, 0]
         self._records[places] = records
         return None
 
     def _join(self, held: Floats, o: int, now: Floats, found: Floats) -> None:
         """Take a score's new information into its importances and anchors, which are rows."""
         k = self._scores
+        now = now + 0.0  # no −0: a state leaves out what is 0, and goes on from 0
         if not self._fisher:
             held[o], held[k + o] = 1.0, now
             return
