@@ -18,7 +18,7 @@ import everlearn as el  # noqa: E402
 from everlearn.base import Columns, InputError, Learner, SpecError  # noqa: E402
 from everlearn.learners.encoder import Encoder  # noqa: E402
 from everlearn.learners.neural.definition import TorchLearner  # noqa: E402
-from everlearn.strategies import EWC, MAS, SI, DarkReplay, Freeze, LoRA, LwF  # noqa: E402
+from everlearn.strategies import EWC, MAS, SI, DarkReplay, Expand, Freeze, LoRA, LwF, Personal  # noqa: E402
 from everlearn.testing.learner import COLUMNS, LearnerSuite, copied, make_rows  # noqa: E402
 
 torch.set_num_threads(1)
@@ -113,6 +113,35 @@ def test_what_is_held_grows_too(method: Any, between: bool) -> None:
     ours, theirs = learner.save(), again.save()
     assert {k: p.digest for k, p in ours.items()} == {k: p.digest for k, p in theirs.items()}
     assert np.isfinite(learner.predict(three(0, 20)).proba).all()
+
+
+@pytest.mark.parametrize("adaptation", [Personal(rank=2), Expand(rows=40)])
+def test_answers_of_the_start_have_room_for_what_grew(adaptation: Any) -> None:
+    def made(classes: int) -> Any:
+        columns = replace(COLUMNS, key="who")
+        plain = replace(growing(), encoder=PLAIN)
+        return LwF().wrap(adaptation.wrap(plain.make_learner(columns, classes=classes)))
+
+    def keyed(batch: Any) -> Any:
+        return replace(batch, key=(batch.ids % np.uint64(9)) + np.uint64(1))
+
+    learner = made(2)
+    rows = keyed(make_rows(0, 200, missing=False))
+    learner.learn(rows)
+    learner.settle()
+    away = replace(rows, numbers=rows.numbers * 5 + 20, y=1 - rows.y)
+    learner.learn(away)  # a column more
+    assert adaptation != Expand(rows=40) or len(learner.module.columns) == 2
+    learner.settle()
+    again = made(0)
+    again.load(copied(learner.save()))
+    for one in (learner, again):
+        assert one.grow(3)
+        one.learn(keyed(three(200, 400)))
+        one.settle()
+        one.learn(away)
+    ours, theirs = learner.save(), again.save()
+    assert {k: p.digest for k, p in ours.items()} == {k: p.digest for k, p in theirs.items()}
 
 
 def test_importance_of_old_outputs_is_what_it_was() -> None:

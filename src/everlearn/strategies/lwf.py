@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from everlearn.base import InputError, Learner, Part, SpecError, State
-from everlearn.learners.neural.holder import Holder
+from everlearn.learners.neural.holder import Holder, Padded
 from everlearn.strategies.neural import keras_of, network_of, part_of_tensors, tensors_of_part
 from everlearn.strategies.strategy import share
 
@@ -107,6 +107,11 @@ class Teacher(Holder):
     def taken_up(self, training: Training) -> None:
         """The answers are to stay as they are from the first increment on."""
         self.settle(training)
+
+    def grown(self, padded: Padded) -> None:
+        """Outputs that the increment's start did not have are there, and are not compared: adapters
+        by key and further columns, which the answers of the start go through, have them too."""
+        self._weights = {name: padded(name, tensor) for name, tensor in self._weights.items()}
 
     def settle(self, training: Training) -> None:
         """From now on, the answers are to stay as they are."""
