@@ -19,7 +19,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 keras = pytest.importorskip("keras", reason="Keras is needed")
 
 import everlearn as el  # noqa: E402
-from everlearn.base import Columns, InputError, Learner, SpecError, state_digest  # noqa: E402
+from everlearn.base import (  # noqa: E402
+    Columns,
+    InputError,
+    Learner,
+    Part,
+    SpecError,
+    state_digest,
+)
 from everlearn.learners.encoder import Encoder  # noqa: E402
 from everlearn.learners.keras_models.definition import KerasLearner  # noqa: E402
 from everlearn.learners.keras_models.network import KerasNetwork  # noqa: E402
@@ -256,18 +263,25 @@ class Hungry(keras.layers.Layer):  # type: ignore[misc]
         return x
 
 
-def test_memory_that_runs_out_halves_the_step_and_not_its_gradient() -> None:
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
+def test_memory_that_runs_out_halves_the_step_and_not_its_gradient(reduction: Any) -> None:
     def hungry() -> Any:
         dense = keras.layers.Dense
-        return compiled(Hungry(), dense(8, "tanh"), dense(2), loss=CODES, run_eagerly=True)
+        layers = [Hungry(), dense(8, "tanh", kernel_regularizer="l2"), dense(2)]
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
+        optimizer = keras.optimizers.SGD(0.001)
+        return compiled(*layers, loss=loss, optimizer=optimizer, run_eagerly=True)
 
     definition = KerasLearner(hungry, encoder=ENCODER)
-    whole = taught(definition)
+    whole, parts = (definition.make_learner(COLUMNS, classes=2) for _ in range(2))
+    rows = make_rows(0, 70)
+    rows = replace(rows, weight=np.linspace(0.5, 3.0, 70))
+    whole.learn(rows)
     try:
         Hungry.most = 30
-        parts = taught(definition)
+        parts.learn(rows)
         for ours, theirs in zip(parts.model.variables, whole.model.variables, strict=True):
-            np.testing.assert_allclose(arrayed(ours), arrayed(theirs), atol=1e-7)
+            np.testing.assert_allclose(arrayed(ours), arrayed(theirs), atol=1e-6)
         Hungry.most = 0
         with pytest.raises(MemoryError, match="1 rows"):
             parts.learn(make_rows(200, 210))
@@ -297,6 +311,51 @@ def test_a_compiled_model_is_copied_with_its_weights_and_its_optimizer() -> None
     now = [arrayed(v) for v in (*given.variables, *given.optimizer.variables)]
     assert all((a == b).all() for a, b in zip(now, before, strict=True))
     assert not (arrayed(learner.model.variables[0]) == before[0]).all()
+
+
+def test_a_copy_learns_as_the_model_that_was_given() -> None:
+    layers = keras.Input((3,)), keras.layers.Dense(1, kernel_regularizer="l2")
+    given = compiled(*layers, optimizer="adam", loss_weights=3.0, run_eagerly=True)
+    columns = replace(COLUMNS, target_kind="number")
+    rows = make_rows(0, 60, classes=0, missing=False)
+    learner = KerasLearner(given, encoder=PLAIN).make_learner(columns)
+    learner.learn(rows)
+    given.train_on_batch(rows.numbers.astype(np.float32), rows.y.astype(np.float32)[:, None])  # type: ignore[union-attr]
+    theirs = (*given.variables, *given.optimizer.variables)
+    ours = (*learner.model.variables, *learner.model.optimizer.variables)
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(arrayed(one), arrayed(other), rtol=1e-6)
+
+
+class Late(keras.layers.Layer):  # type: ignore[misc]
+    """Makes its layer where it learns its width."""
+
+    def build(self, shape: Any) -> None:
+        self.inner = keras.layers.Dense(WIDTH)
+        self.inner.build(shape)
+
+    def call(self, x: Any) -> Any:
+        return self.inner(x)
+
+
+def test_layers_that_are_made_late_draw_weights_of_their_own() -> None:
+    def make() -> Any:
+        return compiled(keras.layers.Dense(WIDTH), Late(), keras.layers.Dense(2), loss=CODES)
+
+    model = KerasLearner(make, encoder=ENCODER).make_learner(COLUMNS, classes=2).model
+    first, second = (arrayed(v) for v in model.variables if v.shape == (WIDTH, WIDTH))
+    assert not np.allclose(first, second)
+
+
+@on_pytorch
+def test_a_state_from_a_gpu_is_loaded_without_one() -> None:
+    definition = KerasLearner(net, encoder=ENCODER)
+    state = dict(taught(definition).save())
+    random = state["random"]
+    state["random"] = Part({**random.arrays, "cuda": np.arange(16, dtype=np.uint8)}, random.meta)
+    learner = definition.make_learner(COLUMNS, classes=2)
+    learner.load(copied(state))
+    assert state_digest(learner.save()) == state_digest(state)
 
 
 def test_a_file_is_where_learning_begins_and_what_it_ends_in(tmp_path: Path) -> None:

@@ -12,11 +12,22 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 keras = pytest.importorskip("keras", reason="Keras is needed")
 
 import everlearn as el  # noqa: E402
-from everlearn.base import Columns, Learner  # noqa: E402
+from everlearn.base import Columns, Learner, SpecError  # noqa: E402
 from everlearn.learners.encoder import Encoder  # noqa: E402
 from everlearn.learners.keras_models.definition import KerasLearner  # noqa: E402
 from everlearn.learners.keras_models.variables import arrayed  # noqa: E402
-from everlearn.strategies import AGEM, EWC, MAS, SI, Anchor, DarkReplay, LwF  # noqa: E402
+from everlearn.strategies import (  # noqa: E402
+    AGEM,
+    EWC,
+    MAS,
+    SI,
+    Anchor,
+    DarkReplay,
+    Expand,
+    Freeze,
+    LoRA,
+    LwF,
+)
 from everlearn.strategies.keras_retention.sampled import ArraySample  # noqa: E402
 from everlearn.testing.learner import COLUMNS, LearnerSuite, make_rows  # noqa: E402
 
@@ -183,6 +194,34 @@ def test_importance_does_not_depend_on_how_the_model_writes_its_answers() -> Non
         found.append(learned.state["learner/held/ewc/importance"].arrays["dense/kernel"])
     assert found[0].min() >= 0.0 and found[0].max() > 0.01
     np.testing.assert_allclose(found[0], found[1], rtol=0.05, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("precision", "method"),
+    [("float64", DarkReplay(30)), ("mixed_bfloat16", DarkReplay(30)), ("mixed_float16", LwF())],
+)
+def test_models_of_any_precision_are_held(precision: str, method: Any) -> None:
+    def make() -> Any:
+        x = keras.Input((3,), dtype="float64" if precision == "float64" else None)
+        answer = keras.layers.Dense(1, "sigmoid", dtype=keras.dtype_policies.get(precision))(x)
+        model = keras.Model(x, answer)
+        model.compile(keras.optimizers.SGD(0.01), "binary_crossentropy")
+        return model
+
+    learner: Any = method.wrap(KerasLearner(make, encoder=PLAIN).make_learner(COLUMNS, classes=2))
+    for start in (0, 60):
+        learner.learn(make_rows(start, start + 60, missing=False))
+        learner.settle()
+    parts = [part for name, part in learner.save().items() if "held/" in name]
+    arrays = [array for part in parts for array in part.arrays.values()]
+    assert arrays
+    assert all(np.isfinite(array).all() for array in arrays)
+
+
+@pytest.mark.parametrize("method", [LoRA(), Freeze(last=1), Expand()])
+def test_what_is_for_pytorch_alone_is_refused(method: Any) -> None:
+    with pytest.raises(SpecError, match="for PyTorch modules, not for a Keras model"):
+        method.wrap(linear().make_learner(COLUMNS))
 
 
 def test_nothing_is_held_by_a_strength_of_0() -> None:

@@ -21,11 +21,16 @@ def keras_of(learner: Learner) -> KerasNetwork | None:
 
 
 def network_of(learner: Learner, name: str) -> Network:
-    """The learner, if it is a network.
+    """The learner, if it is a PyTorch module.
 
     Raises:
         SpecError: it is none.
     """
+    if keras_of(learner) is not None:
+        raise SpecError(
+            f"{name} is for PyTorch modules, not for a Keras model: give Model(learner="
+            "TorchLearner(…)); a Keras model's layers are frozen by layer.trainable = False"
+        )
     if not hasattr(learner, "hold"):
         raise SpecError(
             f"{name} holds on to the weights of a PyTorch module or a Keras model: give"

@@ -119,6 +119,7 @@ class Form:
     def scores(self, output: Any) -> Any:
         """(n, k) answers of a classifier, a tensor, as scores: their softmax, or sigmoid of one
         score, are the probabilities."""
+        output = at_full(output)
         if self._logits:
             return output
         chance = ops.clip(output, SMALLEST, 1.0 - SMALLEST)
@@ -140,14 +141,25 @@ def mean_loss(loss: Any, y: Any, output: Any) -> Any:
     found = keras.losses.get(loss)
     if isinstance(found, keras.losses.Loss):
         return found(y, output)
-    return keras.losses.Loss.__call__(_Mean(found), y, output)
+    return _Mean(found)(y, output)  # type: ignore[no-untyped-call]
+
+
+def reduction_of(loss: Any) -> str:
+    """How a compiled loss makes one number of those of all rows, as Keras calls it."""
+    return str(getattr(keras.losses.get(loss), "reduction", "sum_over_batch_size"))
+
+
+def at_full(tensor: Any) -> Any:
+    """In float32, where it is of fewer bits, as answers are in mixed precision."""
+    kind = keras.backend.standardize_dtype(tensor.dtype)
+    return ops.cast(tensor, "float32") if kind in ("float16", "bfloat16") else tensor
 
 
 class _Mean(keras.losses.Loss):  # type: ignore[misc]
     """A function of targets and answers as a loss of Keras."""
 
     def __init__(self, function: Any) -> None:
-        super().__init__()
+        super().__init__(name="mean")  # by its class, "_mean", which TensorFlow takes for no name
         self._function = function
 
     def call(self, y_true: Any, y_pred: Any) -> Any:

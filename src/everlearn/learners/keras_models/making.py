@@ -82,6 +82,7 @@ def _copied(model: Any) -> Any:
     made.compile(
         optimizer=optimizer,
         loss=model.loss,
+        loss_weights=getattr(model._compile_loss, "_user_loss_weights", None),
         run_eagerly=model.run_eagerly,
         jit_compile=model.jit_compile,
     )

@@ -62,7 +62,7 @@ class KerasNetwork:
         self._steps = back_end()
         self._model = make_model(definition.model, seed)
         self.kind = definition.kind_by(self._model.loss, columns, classes)
-        with seeded(seed):
+        with seeded(seed + 1):  # layers that are made only here draw anew
             form = Form(self._model, self.kind, self._built())
             self._random = self._steps.random_state()
         self._room = self._counted(form)
@@ -174,12 +174,12 @@ class KerasNetwork:
         assign(self._frozen, state["model/frozen"], "architecture")
         assign(moving, state["model/moving"], "architecture")
         self._encoding.load(state["encoder"])
-        if set(state["random"].arrays) != set(self._random):
+        if bool(state["random"].arrays) != bool(self._random):
             raise InputError(
                 "the state is of a Keras model on another back end; start Keras with the"
                 " KERAS_BACKEND with which it learned"
             )
-        self._random = dict(state["random"].arrays)
+        self._random = {**self._random, **state["random"].arrays}  # of a GPU, if one has been used
         training.generator = generator_from_json(state["random"].meta["order"])
         training.steps = int(state["known"].meta["steps"])
         training.classes = int(state["known"].meta["classes"])

@@ -13,7 +13,7 @@ from keras import ops
 from everlearn.base import Array, InputError, Part, SpecError, State
 from everlearn.learners.keras_models.back_ends import back_end
 from everlearn.learners.keras_models.holder import KerasHolder
-from everlearn.learners.keras_models.losses import Form, mean_loss
+from everlearn.learners.keras_models.losses import Form, at_full, mean_loss, reduction_of
 from everlearn.learners.keras_models.variables import assign, named, named_of_optimizer, part_of
 
 DIVERGED = "lower the optimizer's learning rate, or give it clipnorm=1.0"
@@ -196,9 +196,10 @@ class KerasTraining:
         def value() -> tuple[Any, Any]:
             output = self.model(x, training=True)
             loss = self.model.compute_loss(x=x, y=y, y_pred=output, sample_weight=weight)
+            output = at_full(output)
             for holder, own in self._shared_out(given):
                 more = holder.loss(self, output, x, own)
-                loss = loss if more is None else loss + more
+                loss = loss if more is None else loss + ops.cast(more, loss.dtype)
             return self.optimizer.scale_loss(loss), (loss, output)
 
         found, (loss, output) = self._steps.gradients(value, self.weights)
@@ -248,11 +249,17 @@ class KerasTraining:
     ) -> tuple[float, list[Any], list[Any]]:
         """(loss, answers of each part, sum of the gradients)."""
         total, outputs, sums = 0.0, [], [None] * len(self.weights)
+        reduction = reduction_of(self.model.loss)
+        every = np.ones(len(x), np.float32) if weight is None else weight
         for start in range(0, len(x), size):
             rows = slice(start, start + size)
             own = None if weight is None else weight[rows]
-            loss, output, found = self._part(x[rows], y[rows], own, *given)
             share = len(x[rows]) / len(x)
+            if reduction == "sum":  # so that the shares of the parts' sums are the sum
+                own = every[rows] / np.float32(share)
+            elif reduction == "mean_with_sample_weight":
+                share = float(every[rows].sum() / every.sum())
+            loss, output, found = self._part(x[rows], y[rows], own, *given)
             total += share * float(self._steps.array_of(loss))
             outputs.append(output)
             sums = [

@@ -8,6 +8,7 @@ from keras import ops
 
 from everlearn.base import Array, InputError, State
 from everlearn.learners.keras_models.holder import Given, KerasHolder
+from everlearn.learners.keras_models.losses import at_full
 from everlearn.strategies.keras_retention.sampled import ArraySample
 
 if TYPE_CHECKING:
@@ -43,11 +44,11 @@ class KerasScores(KerasHolder):
         old, kept, other, y = given
         more = None
         if old is not None:
-            apart = training.model(old, training=True) - kept
+            apart = at_full(training.model(old, training=True)) - kept
             more = self._alpha * ops.mean(ops.square(apart))
         if other is not None:
             labels = self._beta * training.data_loss(y, training.model(other, training=True))
-            more = labels if more is None else more + labels
+            more = labels if more is None else more + ops.cast(labels, more.dtype)
         return more
 
     def seen(self, training: KerasTraining, x: Array, y: Array, output: Array) -> None:

@@ -10,6 +10,7 @@ from keras import ops
 
 from everlearn.base import Array, InputError, Part, State
 from everlearn.learners.keras_models.holder import Given, KerasHolder
+from everlearn.learners.keras_models.losses import at_full
 from everlearn.learners.keras_models.variables import assign, part_of
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class KerasTeacher(KerasHolder):
         moving = [self._weights[name].value for name in training.moving]
         others = [self._weights[name].value for name in training.others]
         before, _ = training.model.stateless_call(moving, others, x, training=False)
-        before = ops.stop_gradient(before)
+        before = ops.stop_gradient(at_full(before))
         strength, t, form = self._strength, self._temperature, training.form
         if form.kind == "regressor":
             return strength * ops.mean(ops.square(output - before))
