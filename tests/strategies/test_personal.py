@@ -18,6 +18,7 @@ import everlearn as el  # noqa: E402
 from everlearn.base import Batch, Columns, InputError, Learner, SpecError  # noqa: E402
 from everlearn.learners.encoder import Encoder  # noqa: E402
 from everlearn.learners.neural.definition import TorchLearner  # noqa: E402
+from everlearn.learners.neural.keyed import halves, wholes  # noqa: E402
 from everlearn.strategies import EWC, DarkReplay, LoRA, LwF, Personal  # noqa: E402
 from everlearn.testing.learner import COLUMNS, LearnerSuite, copied, make_rows  # noqa: E402
 
@@ -177,6 +178,14 @@ def test_only_what_moved_is_stored_anew() -> None:
     )
     again.load(copied(second))
     np.testing.assert_array_equal(again.predict(rows).proba, learner.predict(rows).proba)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.int64])
+def test_no_two_of_very_many_users_have_one_number(kind: Any) -> None:
+    numbers = torch.tensor([0, 1, 2**20 - 1, 2**20, 2**24 + 1, 2**24 + 2, 2**40 + 3])
+    columns = halves(numbers, torch.zeros(1, 3, dtype=kind))
+    assert columns.dtype == kind and columns.shape == (7, 2)
+    assert torch.equal(wholes(columns), numbers)
 
 
 def test_who_learned_longest_ago_gives_way() -> None:

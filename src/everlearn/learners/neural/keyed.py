@@ -18,8 +18,28 @@ SHARDS = 256
 short; those of whose keys no adapter moved are shared between versions."""
 
 
+HALF = 20
+"""Bits of a number's lower half: a float32 holds whole numbers of 24 exactly, and numbers are never
+used again, since remembered rows have them."""
+
+
+def halves(numbers: Tensor, like: Tensor) -> Tensor:
+    """(n, 2) upper and lower halves of (n,) numbers, as columns of rows like these.
+
+    >>> halves(torch.tensor([2**24 + 1]), torch.zeros(1))
+    tensor([[16.,  1.]])
+    """
+    return torch.stack([numbers >> HALF, numbers & ((1 << HALF) - 1)], 1).to(like)
+
+
+def wholes(columns: Tensor) -> Tensor:
+    """The inverse of `halves`."""
+    upper, lower = columns.long().unbind(1)
+    return (upper << HALF) + lower
+
+
 class Keyed(nn.Module):
-    """Answers rows that say, in a last column, the number of the adapter that is theirs.
+    """Answers rows that say, in two last columns, the number of the adapter that is theirs.
 
     Args:
         module: what answers.
@@ -34,7 +54,7 @@ class Keyed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] == self._width:
             return self.module(x)  # type: ignore[no-any-return]
-        self._table.use(x[:, self._width].long(), self.training)
+        self._table.use(wholes(x[:, self._width :]), self.training)
         try:
             return self.module(x[:, : self._width])  # type: ignore[no-any-return]
         finally:
