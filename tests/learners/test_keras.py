@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -534,6 +535,17 @@ def test_a_model_of_a_class_of_the_file_is_rebuilt_with_its_weights(tmp_path: Pa
     assert (arrayed(learner.model.variables[0]) == np.eye(2)).all()
     with pytest.raises(SpecError, match="give a class or function that makes it"):
         to_config(model)
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="PyTorch has no graphs")
+def test_graphs_go_with_their_learner() -> None:
+    def graphs() -> int:
+        gc.collect()
+        return sum(type(o).__name__ == "FuncGraph" for o in gc.get_objects())
+
+    before = graphs()
+    taught(KerasLearner(net, encoder=ENCODER))
+    assert graphs() <= before
 
 
 def test_two_learners_of_a_process_have_equal_names() -> None:

@@ -69,6 +69,13 @@ def when(condition: Any, action: Callable[[], None]) -> None:
     tf.cond(condition, act, lambda: tf.constant(False))
 
 
+def without_replicas(optimizer: Any) -> None:
+    """Let an optimizer not add up gradients over replicas where there are none: TensorFlow keeps
+    the function that does so for ever, and with it the graph of every learner there has been."""
+    if not tf.distribute.has_strategy():
+        optimizer._all_reduce_sum_gradients = list
+
+
 def array_of(tensor: Any) -> Array:
     """What a tensor or variable holds."""
     return np.asarray(tensor.numpy())

@@ -52,6 +52,10 @@ def when(condition: Any, action: Callable[[], None]) -> None:
             action()
 
 
+def without_replicas(optimizer: Any) -> None:
+    """Nothing is to be done on PyTorch."""
+
+
 def array_of(tensor: Any) -> Array:
     """What a tensor or variable holds."""
     plain = tensor.detach().cpu()

@@ -57,6 +57,7 @@ class KerasTraining:
         self.holders: list[KerasHolder] = []
         self.generator = np.random.Generator(np.random.PCG64(seed))
         self._steps = back_end()
+        self._steps.without_replicas(self.inner_optimizer)
         self._own_step = type(model).train_step is not keras.Model.train_step
         self._compile()
 
