@@ -372,6 +372,30 @@ def test_trees_that_lead_nowhere_are_refused(library: Any, old: bytes, new: byte
         library().make_learner(COLUMNS, classes=2).load(state | {name: bad})
 
 
+@BOTH
+@pytest.mark.parametrize(
+    ("arrays", "meta", "block"),
+    [
+        ({"base": np.full(1, np.nan)}, {}, {}),
+        ({"base": np.zeros((1, 1))}, {}, {}),
+        ({}, {"seed": -3}, {}),
+        ({}, {}, {"weight": 0.0}),
+        ({}, {}, {"skip": -1}),
+        ({}, {}, {"skip": 99}),
+    ],
+)
+def test_a_state_whose_figures_cannot_be_is_refused(
+    library: Any, arrays: Any, meta: Any, block: Any
+) -> None:
+    state = copied(taught(library(), rows=100).save())
+    known = state["known"]
+    told = {**known.meta, **meta, "blocks": [one | block for one in known.meta["blocks"]]}
+    with pytest.raises(InputError):
+        library().make_learner(COLUMNS, classes=2).load(
+            {**state, "known": Part({**known.arrays, **arrays}, told)}
+        )
+
+
 @pytest.mark.parametrize(("leaves", "sets"), [(0, 0), (-1, 0), (1, -1)])
 def test_a_tree_without_leaves_is_refused(leaves: int, sets: int) -> None:
     text = f"num_leaves={leaves}\nnum_cat={sets}\nleaf_value=\nis_linear=0\nshrinkage=1\n"
@@ -470,6 +494,7 @@ def test_estimators_of_the_libraries_stand_in_a_model_as_they_are(
         (lightgbm.LGBMClassifier(class_weight="balanced"), "give rows a weight"),
         (xgboost.XGBRFClassifier(), "cannot be continued"),
         (xgboost.XGBClassifier(early_stopping_rounds=3), "a gate judges"),
+        (xgboost.XGBClassifier(missing=-999.0), "a missing value is NaN"),
     ],
 )
 def test_estimators_that_cannot_be_continued_are_refused(estimator: Any, said: str) -> None:

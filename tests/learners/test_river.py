@@ -359,6 +359,14 @@ def test_a_state_of_another_estimator_is_refused_with_what_differs() -> None:
         narrow.load(state)
 
 
+def test_a_state_that_does_not_say_its_columns_is_refused() -> None:
+    learner = River(naive_bayes.GaussianNB()).make_learner(NUMBERS, classes=2)
+    state = copied(learner.save())
+    known = {name: value for name, value in state["known"].meta.items() if name != "columns"}
+    with pytest.raises(InputError, match="columns None, not"):
+        learner.load({**state, "known": Part(meta=known)})
+
+
 # --- the codec ---------------------------------------------------------------------------------
 
 

@@ -193,8 +193,8 @@ class RiverLearner:
         known = state["known"].meta
         ours = {"made of": described(self._definition.estimator), "columns": self._named()}
         for name, value in ours.items():
-            if known[name] != value:
-                raise InputError(f"the state is of {_apart(known[name], value)}")
+            if known.get(name) != value:
+                raise InputError(f"the state is of {_apart(known.get(name), value)}")
         try:
             counts = [int(known[name]) for name in ("classes", "rows", "seed")]
         except (KeyError, TypeError, ValueError) as error:

@@ -191,9 +191,10 @@ class Forest:
                     raise InputError(f"trees/{name} is no text")
                 pieces[str(name)] = part
             outputs, rounds, skip = (int(told[name]) for name in ("outputs", "rounds", "skip"))
-            self.blocks.append(
-                Block(outputs, pieces, rounds, skip, float(told["weight"]), trusted=False)
-            )
+            weight = float(told["weight"])
+            if not (0.0 < weight <= 1.0 and 0 <= skip < rounds):
+                raise InputError(f"a block of trees weighs {weight} and skips {skip} of {rounds}")
+            self.blocks.append(Block(outputs, pieces, rounds, skip, weight, trusted=False))
         named = {f"trees/{name}" for name, _ in self._pieces()}
         if found := {name for name in state if name.startswith("trees/")} - named:
             raise InputError(f"the state has trees that are in no block: {sorted(found)[:3]}")

@@ -146,6 +146,8 @@ class BoostedTrees:
             self._seen = np.array(state["known"].arrays["seen"], np.float64)
             self._classes, self._rows = int(known["classes"]), int(known["rows"])
             self._chunks, self._seed = int(known["chunks"]), int(known["seed"])
+            if self.base_.ndim != 1 or not np.isfinite(self.base_).all() or self._seed < 0:
+                raise InputError(f"the state begins at {self.base_}, with the seed {self._seed}")
             self._forest.load(state, known)
             self._margins(np.full((1, self._matrix.width), np.nan))
         except (KeyError, TypeError, ValueError, IndexError) as error:

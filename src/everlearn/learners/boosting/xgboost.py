@@ -156,6 +156,11 @@ def definition_of(estimator: Any) -> XGBoost:
     if default is None or isinstance(estimator, xgboost.XGBRFClassifier | xgboost.XGBRFRegressor):
         raise SpecError(f"{type(estimator).__name__} of XGBoost cannot be continued in chunks")
     params = {k: v for k, v in estimator.get_params().items() if v is not None}
+    if not np.isnan(params.get("missing", np.nan)):
+        raise SpecError(
+            f"XGBoost(missing={params['missing']!r}): a missing value is NaN here; make it so in"
+            " the data"
+        )
     most = params.pop("n_estimators", 100)
     threads = params.pop("n_jobs", 1)
     for name in ("random_state", "importance_type", "missing", "enable_categorical", "verbosity"):
