@@ -82,6 +82,12 @@ def test_a_longer_dataset_goes_on_where_a_shorter_one_ended() -> None:
         (lambda: tf.data.Dataset.from_tensor_slices((X, Y)).take(0), "has no rows"),
         (lambda: tf.data.Dataset.from_tensor_slices((X, np.eye(10))), "one-hot"),
         (lambda: tf.data.Dataset.from_tensor_slices((X, np.eye(10))).batch(5), "one-hot"),
+        (lambda: tf.data.Dataset.from_tensor_slices((X, np.eye(10, 3))), r"\(3,\), \(3,\): rows"),
+        (lambda: tf.data.Dataset.from_tensor_slices({"a": [b"\xff"]}), "'a' .* no text in UTF-8"),
+        (
+            lambda: tf.data.Dataset.from_tensor_slices({"a": tf.zeros(3, tf.bfloat16)}),
+            "'a' .* bfloat16; map it",
+        ),
         (lambda: tf.data.Dataset.from_tensor_slices((X.reshape(10, 3, 1), Y)), "reshape it"),
         (lambda: tf.data.Dataset.from_tensor_slices((X, Y, Y, Y)), "4 parts"),
         (lambda: tf.data.Dataset.from_tensor_slices(({"y": Y}, Y)), "both in x and beside it"),

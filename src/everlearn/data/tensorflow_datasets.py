@@ -47,6 +47,12 @@ def rows_of(dataset: Any) -> pa.RecordBatchReader:
                 f"{name!r} of the dataset is {leaf}; it has to be a dense tensor of known rank"
             )
     ranks = {name: leaf.shape.rank for name, leaf in spec.items()}
+    if "x" in ranks and len(spec) > 1 and all(_is_long(leaf) for leaf in spec.values()):
+        raise InputError(
+            f"elements of the dataset are {', '.join(str(leaf.shape) for leaf in spec.values())}:"
+            " rows whose y is a vector, or batches of single numbers; of one-hot classes, map y to"
+            " tf.argmax(y, -1); of batches, let x be (rows, 1)"
+        )
     flat = ranks.get("x", 2) == 1 if set(ranks) == {"x"} else 0 in ranks.values()
     width = sum(max(1, leaf.shape[-1] or 1) if leaf.shape.rank else 1 for leaf in spec.values())
     rows = piece_rows(width)
@@ -62,6 +68,11 @@ def rows_of(dataset: Any) -> pa.RecordBatchReader:
     if first is None:
         raise InputError("the dataset has no rows")
     return pa.RecordBatchReader.from_batches(first.schema, _alike(first, batches))
+
+
+def _is_long(leaf: Any) -> bool:
+    """Whether it is always a vector of the same length."""
+    return leaf.shape.rank == 1 and (leaf.shape[0] or 0) > 1
 
 
 def _alike(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -96,9 +107,9 @@ def _record_batch(element: Any) -> pa.RecordBatch:
             array = array[:, 0]
         if name == "x" and array.ndim == 2:
             for place in range(array.shape[1]):
-                columns[f"x{place}"] = _arrow(array[:, place])
+                columns[f"x{place}"] = _arrow(array[:, place], name)
         elif array.ndim == 1:
-            columns["x0" if name == "x" else name] = _arrow(array)
+            columns["x0" if name == "x" else name] = _arrow(array, name)
         else:
             raise InputError(_misshapen(name, array))
     return pa.RecordBatch.from_pydict(columns)
@@ -118,8 +129,16 @@ def _misshapen(name: str, array: Array) -> str:
     )
 
 
-def _arrow(array: Array) -> pa.Array:
+def _arrow(array: Array, name: str) -> pa.Array:
     if array.dtype.kind in "OS":
-        texts = [item.decode() if isinstance(item, bytes) else item for item in array.tolist()]
+        try:
+            texts = [i.decode() if isinstance(i, bytes) else i for i in array.tolist()]
+        except UnicodeDecodeError as error:
+            raise InputError(f"{name!r} of the dataset is no text in UTF-8: {error}") from error
         return pa.array(texts)
-    return pa.array(np.ascontiguousarray(array))
+    try:
+        return pa.array(np.ascontiguousarray(array))
+    except pa.ArrowNotImplementedError as error:
+        raise InputError(
+            f"{name!r} of the dataset is of {array.dtype}; map it to tf.float32"
+        ) from error

@@ -38,6 +38,10 @@ class KerasLearner:
     other loss: what the target is; of classes it is given the codes, (n,), and the answers are
     probabilities if the last activation is a softmax or sigmoid.
 
+    Layers of Keras draw from seed generators of their own, which are in the state. What a layer of
+    yours draws with `keras.random` has to have such a generator too (``seed=self.seeds``, a
+    `keras.random.SeedGenerator`): without one, a job that is resumed goes on with other numbers.
+
     Args:
         model: a compiled model, whose weights are where learning begins (it is copied); a function
             that makes one (its weights are then drawn by the strategy's seed); or the path of a

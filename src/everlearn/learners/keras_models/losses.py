@@ -141,7 +141,7 @@ def mean_loss(loss: Any, y: Any, output: Any) -> Any:
     found = keras.losses.get(loss)
     if isinstance(found, keras.losses.Loss):
         return found(y, output)
-    return _Mean(found)(y, output)  # type: ignore[no-untyped-call]
+    return _Mean(found)(y, output)
 
 
 def reduction_of(loss: Any) -> str:
