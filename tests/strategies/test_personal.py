@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from everlearn.base import Batch, Columns, InputError, Learner, SpecError  # noq
 from everlearn.learners.encoder import Encoder  # noqa: E402
 from everlearn.learners.neural.definition import TorchLearner  # noqa: E402
 from everlearn.learners.neural.keyed import halves, wholes  # noqa: E402
-from everlearn.strategies import EWC, DarkReplay, LoRA, LwF, Personal  # noqa: E402
+from everlearn.strategies import AGEM, EWC, DarkReplay, LoRA, LwF, Personal  # noqa: E402
 from everlearn.testing.learner import COLUMNS, LearnerSuite, copied, make_rows  # noqa: E402
 
 torch.set_num_threads(1)
@@ -246,6 +247,50 @@ def test_what_all_share_is_held(method: Any) -> None:
         learner.settle()
     one, other = (learner.save() for learner in learners)
     assert {k: p.digest for k, p in one.items()} == {k: p.digest for k, p in other.items()}
+
+
+@pytest.mark.parametrize("method", [AGEM(40), DarkReplay(40)])
+@pytest.mark.parametrize("first", [True, False])
+def test_remembered_rows_stay_where_it_is_put_in_or_taken_out(method: Any, first: bool) -> None:
+    def made(personal: bool) -> Any:
+        learner: Any = TorchLearner(net, optimizer=fast, batch=20, encoder=PLAIN).make_learner(
+            NUMBERS, classes=2
+        )
+        return method.wrap(Personal().wrap(learner) if personal else learner)
+
+    one, other = made(first), made(not first)
+    one.learn(users(100))
+    one.settle()
+    other.load(copied(one.save()))
+    for start in (1, 2):
+        other.learn(users(100, start))
+        other.settle()
+    again = made(not first)
+    again.load(copied(other.save()))
+    rows = users(50, 3)
+    np.testing.assert_array_equal(again.predict(rows).proba, other.predict(rows).proba)
+
+
+def test_threads_that_ask_at_once_are_answered_for_their_own_users() -> None:
+    learner = taught(Personal())
+    asked = [users(n, n) for n in (3, 40, 300)]
+    expected = [learner.predict(rows).proba for rows in asked]
+    wrong: list[Any] = []
+
+    def ask(which: int) -> None:
+        for _ in range(60):
+            try:
+                found = learner.predict(asked[which]).proba
+                np.testing.assert_allclose(found, expected[which], atol=1e-5)
+            except Exception as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=ask, args=(which,)) for which in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
 
 
 def test_rows_without_keys_are_refused_beforehand() -> None:

@@ -70,6 +70,11 @@ class Projection(Holder):
         """Rows of this increment."""
         self._coming.offer(x, y)
 
+    def loss(self, training: Training, x: Tensor, y: Tensor, output: Tensor) -> Tensor | None:
+        """Nothing; remembered rows are as these."""
+        self._memory.fit(x)
+        return None
+
     def before_step(self, training: Training) -> None:
         """Take out of the gradient what would raise the loss of remembered rows."""
         if not len(self._memory):

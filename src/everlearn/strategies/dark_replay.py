@@ -83,6 +83,7 @@ class Scores(Holder):
         self._new.append((x, y, output.detach()))
         if not len(self._sample):
             return None
+        self._sample.fit(x)
         if output.ndim == 2:
             self._sample.widen(2, output.shape[1])
         definition, rows = self._definition, self._definition.draw or len(x)

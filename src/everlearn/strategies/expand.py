@@ -93,6 +93,7 @@ class Growth(Change):
 
     kind: ClassVar[str] = "expand"
     routes: ClassVar[bool] = True
+    alone: ClassVar[bool] = True
     module: Columns
 
     def __init__(self, definition: Expand) -> None:

@@ -97,6 +97,7 @@ class Deltas(Change):
     """`Personal` in use."""
 
     kind: ClassVar[str] = "personal"
+    alone: ClassVar[bool] = True
     table: Table
 
     def __init__(self, definition: Personal) -> None:

@@ -43,6 +43,7 @@ class RowSample:
         import torch
 
         rows = len(columns[0])
+        self.fit(columns[0])
         if len(self) > self._n:  # loaded from a larger one
             self._held = self.draw(self._n)
         free = min(self._n - len(self), rows)
@@ -77,6 +78,14 @@ class RowSample:
         if self._held and (more := width - self._held[column].shape[1]) > 0:
             held = self._held[column]
             self._held[column] = torch.cat([held, held.new_full((len(held), more), torch.nan)], 1)
+
+    def fit(self, x: Tensor) -> None:
+        """Let rows have as many numbers as these, (n, width): an adaptation that was put in or
+        taken out tells the module more of each row, or less. Nobody's number is 0."""
+        from torch.nn import functional
+
+        if len(self) and (more := x.shape[-1] - self.x.shape[-1]):
+            self._held[0] = functional.pad(self.x, (0, more))
 
     def merge(self, other: RowSample) -> None:
         """Become a uniform sample of all rows that were offered to either."""

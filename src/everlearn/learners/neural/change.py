@@ -18,6 +18,7 @@ class Change:
 
     kind: ClassVar[str] = ""
     routes: ClassVar[bool] = False  # whether it answers otherwise in training than in use
+    alone: ClassVar[bool] = False  # whether the changed module answers one thread at a time
 
     def apply(self, module: nn.Module, blank: Tensor) -> nn.Module:
         """Change the module, and return it, or what answers in its place.

@@ -75,6 +75,8 @@ class Network:
             does not go with its loss.
     """
 
+    _alone = False  # whether the module answers one thread at a time
+
     def __init__(
         self, definition: TorchLearner, columns: Columns, *, classes: int = 0, seed: int = 0
     ) -> None:
@@ -123,7 +125,8 @@ class Network:
         if not len(batch) or not (self._training.steps or self.definition.pretrained):
             return prior(len(batch), self.kind, self._classes, has_proba=True)
         self._module.eval()
-        own = self._random.own(keep=False) if self._draws else nullcontext()
+        alone = self._draws or self._change.alone or self._alone
+        own = self._random.own(keep=False) if alone else nullcontext()
         with torch.inference_mode(), own, self._training.cast():
             output = self._module(x)
         return self._answer(output)

@@ -42,6 +42,7 @@ class LanguageModel(Network):
     """
 
     _answers_as_it_learns = False  # the reference point of a step is that of its rows
+    _alone = True  # π_ref is the model with its adapters off
 
     def __init__(self, said: CausalLM, columns: Columns, *, seed: int = 0) -> None:
         folder = said.model if isinstance(said.model, str) else None
@@ -132,7 +133,8 @@ class LanguageModel(Network):
         self._module.eval()
         with torch.inference_mode(), self._training.cast():
             while len(made) < min(most or self._layout.completion, self._layout.completion):
-                scores = self.judge.model(tokens)[0, -1].double().cpu()
+                with self._random.own(keep=False):
+                    scores = self.judge.model(tokens)[0, -1].double().cpu()
                 token = _chosen(scores, temperature, generator)
                 if token == self._words.end:
                     break
@@ -169,7 +171,8 @@ class LanguageModel(Network):
             for some, these in zip(
                 *(torch.split(t, WINDOWS) for t in (rows, counted)), strict=True
             ):
-                lost = self.judge.loss_of(some.to(self._device), these.to(self._device))
+                with self._random.own(keep=False):
+                    lost = self.judge.loss_of(some.to(self._device), these.to(self._device))
                 total += float(lost.sum())
         return total / float((lengths - 1).sum())
 
