@@ -280,7 +280,8 @@ class Schema:
         numeric: feature columns to read as numbers, whatever they look like.
         categorical: feature columns to read as categories, whatever they look like.
         text: feature columns that are kept as texts, for a learner that reads them; any other text
-            becomes a category, of which the learner sees only a hash.
+            becomes a category, of which the learner sees only a hash. In a CSV file a cell that
+            says "missing", as NA or null, is missing here too.
         classes: the classes of the target, where they are known beforehand.
         ignore: columns that are no features (known only with the label, say).
     """

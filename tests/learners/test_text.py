@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -31,7 +32,7 @@ from everlearn.base import (  # noqa: E402
 from everlearn.learners import GPT, CausalLM, Tokens, TorchLearner  # noqa: E402
 from everlearn.learners.text.folders import found  # noqa: E402
 from everlearn.learners.text.preference import FeedbackLoss  # noqa: E402
-from everlearn.learners.text.tokens import BEGIN, BREAK, END, PAD, Bytes  # noqa: E402
+from everlearn.learners.text.tokens import BEGIN, BREAK, END, PAD, Bytes, vocabulary  # noqa: E402
 from everlearn.registry.config import equal_when_rebuilt, from_config  # noqa: E402
 from everlearn.strategies import AGEM, EWC, SI, Anchor, DarkReplay, Freeze, LwF, Personal  # noqa: E402
 
@@ -353,6 +354,60 @@ def test_the_loss_is_that_of_the_paper() -> None:
     below = output * torch.tensor([1.0, 1.0, -1.0, 1.0])
     free = FeedbackLoss(0.5, 1.0, 1.0, 1.0, 0.0)(below, y)
     assert float(free[0]) == pytest.approx(1.0 - sigmoid(0.5 * 2.0), rel=1e-6)
+
+
+@pytest.mark.parametrize("broken", ["{", "[1]"])
+def test_files_beside_a_tokenizer_that_name_no_tokens_are_refused(
+    broken: str, tmp_path: Path
+) -> None:
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": 5, "eos_token": null}')
+    assert vocabulary(str(tmp_path)).begin is None
+    (tmp_path / "tokenizer_config.json").write_text(broken)
+    with pytest.raises(SpecError, match=r"tokenizer_config\.json' names no tokens"):
+        vocabulary(str(tmp_path))
+
+
+def test_a_step_costs_what_the_paper_says_of_what_the_model_answers() -> None:
+    learner = CausalLM(
+        SMALL, length=(24, 16), batch=None, beta=0.3, desirable=1.2, undesirable=0.8,
+        precision="float64", optimizer=lambda p: torch.optim.SGD(p, lr=3.0),
+    ).make_learner(PAIRS, classes=2)  # fmt: skip
+    before = copy.deepcopy(learner.judge.model)
+    rows, up = FACTS + WRONG, [1, 1, 1, 0, 0, 0]
+    weights = [1.0, 2.0, 0.5, 1.0, 3.0, 1.0]
+    others = [rows[(at + 1) % len(rows)][1] for at in range(len(rows))]
+    crossed = [(prompt, other) for (prompt, _), other in zip(rows, others, strict=True)]
+    for _ in range(3):  # so that the estimate of KL is above 0
+        learner.learn(batch(crossed, [1] * len(rows)))
+
+    def likelihood(model: Any, prompt: str, completion: str) -> Any:
+        asked = [*completion.encode(), END]
+        tokens = [BEGIN, *prompt.encode(), BREAK, *asked]
+        scores = torch.log_softmax(model(torch.tensor([tokens]))[0], dim=-1)
+        first = len(tokens) - len(asked) - 1
+        return sum(scores[first + at, token] for at, token in enumerate(asked)), len(asked)
+
+    def ratio(prompt: str, completion: str) -> Any:
+        models = (learner.judge.model, before)
+        now, then = (likelihood(model, prompt, completion)[0] for model in models)
+        return now - then
+
+    with torch.no_grad():
+        z = sum(ratio(*pair) for pair in crossed) / len(crossed)
+        assert z > 0.0
+        cost = 0.0
+        for (prompt, completion), y, weight in zip(rows, up, weights, strict=True):
+            r = ratio(prompt, completion)
+            value = 1.2 * torch.sigmoid(0.3 * (r - z)) if y else 0.8 * torch.sigmoid(0.3 * (z - r))
+            said, tokens = likelihood(learner.judge.model, prompt, completion)
+            cost += weight * ((1.2 - value - said / tokens) if y else 0.8 - value)
+        learner.module.train()
+        x = learner._tensor(learner._encoding.transform(batch(rows)))
+        found = learner._training.loss(learner.module(x), torch.tensor(up), torch.tensor(weights))
+    assert float(found) == pytest.approx(float(cost) / sum(weights), rel=1e-7)
 
 
 def test_likelihoods_are_those_of_the_completion_alone() -> None:

@@ -136,7 +136,8 @@ class Judge(nn.Module):
 
 def _likelihood(model: nn.Module, pairs: Pairs) -> Tensor:
     """(n,) sums over the tokens that are asked for of log π(token | tokens before it)."""
-    scores = model(pairs.tokens)[:, :-1].float()
+    scores = model(pairs.tokens)[:, :-1]
+    scores = scores if scores.dtype == torch.float64 else scores.float()
     surprise = functional.cross_entropy(
         scores.flatten(0, 1), pairs.tokens[:, 1:].flatten(), reduction="none"
     )

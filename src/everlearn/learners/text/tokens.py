@@ -123,19 +123,26 @@ class FileVocabulary:
         for name in names:
             token = named.get(name)
             token = token.get("content") if isinstance(token, dict) else token
-            place = None if token is None else self._tokenizer.token_to_id(token)
+            place = self._tokenizer.token_to_id(token) if isinstance(token, str) else None
             if place is not None:
                 return int(place)
         return None
 
 
 def _special(folder: Path) -> dict[str, Any]:
-    """Which tokens begin, end and fill a text, by the files beside the tokenizer."""
+    """Which tokens begin, end and fill a text, by the files beside the tokenizer.
+
+    Raises:
+        SpecError: one of the files is not JSON of names.
+    """
     known: dict[str, Any] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         file = folder / name
         if file.exists():
-            known |= json.loads(file.read_text())
+            try:
+                known |= json.loads(file.read_text())
+            except (TypeError, ValueError) as error:
+                raise SpecError(f"{str(file)!r} names no tokens: {error}") from error
     return known
 
 
