@@ -12,7 +12,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import fields, replace
 from functools import cache
-
 from typing import Literal
 
 import numpy as np
