@@ -20,7 +20,17 @@ from everlearn.base import Batch, Columns, InputError, Learner, SpecError  # noq
 from everlearn.learners.encoder import Encoder  # noqa: E402
 from everlearn.learners.neural.definition import TorchLearner  # noqa: E402
 from everlearn.learners.neural.keyed import halves, wholes  # noqa: E402
-from everlearn.strategies import AGEM, EWC, DarkReplay, LoRA, LwF, Personal  # noqa: E402
+from everlearn.strategies import (  # noqa: E402
+    AGEM,
+    EWC,
+    MAS,
+    SI,
+    DarkReplay,
+    Expand,
+    LoRA,
+    LwF,
+    Personal,
+)
 from everlearn.testing.learner import COLUMNS, LearnerSuite, copied, make_rows  # noqa: E402
 
 torch.set_num_threads(1)
@@ -336,3 +346,31 @@ def test_jobs_learn_for_each_user(tmp_path: Path) -> None:
         assert np.mean(np.array(found) == batch.y[:200]) > 0.8
         wishes.rollback()
         assert wishes.predict(rows[:1])[0].version == 1
+
+
+@pytest.mark.parametrize("method", [EWC(50.0, rows=32), SI(5.0), MAS(5.0, rows=32)])
+@pytest.mark.parametrize("other", [Personal(), Expand()])
+@pytest.mark.parametrize("first", [True, False])
+def test_importances_follow_the_weights_where_it_is_put_in_or_taken_out(
+    method: Any, other: Any, first: bool
+) -> None:
+    def made(changed: bool) -> Any:
+        learner: Any = TorchLearner(net, optimizer=fast, batch=20, encoder=PLAIN).make_learner(
+            NUMBERS, classes=2
+        )
+        return method.wrap(other.wrap(learner) if changed else learner)
+
+    one, after = made(first), made(not first)
+    one.learn(users(100))
+    one.settle()
+    after.load(copied(one.save()))
+    before, now = (learner._training.holders[-1] for learner in (one, after))
+    moving = after._training.moving
+    held = {name: tensor for name, tensor in now.importance.items() if name in moving}
+    assert sum(len(t.flatten()) for t in held.values()) == 3 * 16 + 16 + 16 * 3 + 3
+    for name, tensor in held.items():
+        same = [old for old in before.importance if name.endswith(old) or old.endswith(name)]
+        assert any(torch.equal(tensor, before.importance[old]) for old in same)
+        assert torch.equal(now.anchor[name], moving[name].detach())
+    after.learn(users(100, 1))
+    after.settle()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from everlearn.base import InputError, State
@@ -46,6 +47,11 @@ class Elastic(Holder):
         for kept in (self.importance, self.anchor):
             kept.update({name: padded(name, tensor) for name, tensor in kept.items()})
 
+    def renamed(self, names: Mapping[str, str]) -> None:
+        """Importances and anchors go by the names that parameters have now."""
+        self.importance = by_name(self.importance, names)
+        self.anchor = by_name(self.anchor, names)
+
     def save(self) -> State:
         """Importances and anchors."""
         return {
@@ -64,3 +70,8 @@ class Elastic(Holder):
 def _named(training: Training, parameters: list[Any]) -> list[tuple[str, Any]]:
     wanted = {id(parameter) for parameter in parameters}
     return [(name, p) for name, p in training.moving.items() if id(p) in wanted]
+
+
+def by_name(tensors: dict[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    """The same tensors by other names."""
+    return {names.get(name, name): tensor for name, tensor in tensors.items()}

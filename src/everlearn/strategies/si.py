@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from everlearn.base import Learner, State
 from everlearn.learners.neural.holder import Padded
-from everlearn.strategies.elastic import Elastic
+from everlearn.strategies.elastic import Elastic, by_name
 from everlearn.strategies.neural import keras_of, network_of, part_of_tensors, tensors_of_part
 from everlearn.strategies.strategy import share
 
@@ -96,6 +97,11 @@ class Paths(Elastic):
         super().grown(padded)
         self._gain = {name: padded(name, tensor) for name, tensor in self._gain.items()}
         self._start = {name: padded(name, tensor, True) for name, tensor in self._start.items()}
+
+    def renamed(self, names: Mapping[str, str]) -> None:
+        """The gains of an increment that is not over too."""
+        super().renamed(names)
+        self._gain, self._start = by_name(self._gain, names), by_name(self._start, names)
 
     def settle(self, training: Training) -> None:
         """Turn the gains of the increment into importance."""

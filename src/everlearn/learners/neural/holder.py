@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from everlearn.base import State
@@ -52,6 +52,9 @@ class Holder:
         """Parameters got more rows, and so did the module's answers: ``padded(name, tensor, now)``
         is what a tensor like the parameter of that name is now, with zeros (or, `now`, the
         parameter's own numbers) for what is new."""
+
+    def renamed(self, names: Mapping[str, str]) -> None:
+        """The module calls its parameters otherwise than when it was saved: name then → now."""
 
     def settle(self, training: Training) -> None:
         """The increment is over."""

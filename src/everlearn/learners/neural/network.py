@@ -18,6 +18,7 @@ from everlearn.base import (
     Hashes,
     InputError,
     Ints,
+    Json,
     Part,
     Prediction,
     SpecError,
@@ -186,6 +187,8 @@ class Network:
         self._check_finite(moving)
         parts, known = self._training.save()
         said = {"change": self._change.to_json(), "moving": self._moving()}
+        if said["moving"] != [*self._training.moving]:
+            said["called"] = [*self._training.moving]
         return {
             **parts,
             **prefixed("change", self._change.save()),
@@ -223,6 +226,8 @@ class Network:
         self._classes = self._training.classes = int(known["classes"])
         anew = not same or known.get("moving", self._moving()) != self._moving()
         self._training.load(state, known, anew)
+        if not same:
+            self._training.renamed(self._other_names(known))
 
     def erase(self, ids: Hashes | None = None, keys: Hashes | None = None) -> int:
         """Forget what was learned for these keys alone; returns for how many that was."""
@@ -427,6 +432,13 @@ class Network:
 
     def _moving(self) -> list[str]:
         return [self._change.stored(name) for name in self._training.moving]
+
+    def _other_names(self, known: Json) -> dict[str, str]:
+        """What a saved module called its moving parameters → what this one calls them."""
+        stored = known.get("moving", [])
+        now = {self._change.stored(name): name for name in self._training.moving}
+        then = known.get("called", stored)
+        return {old: now.get(name, old) for old, name in zip(then, stored, strict=True)}
 
     def _is_frozen(self, state: State) -> bool:
         return set(state["module/frozen"].arrays) == self._still()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -169,6 +169,11 @@ class Training:
                 holder.load(own, self._device)
             if anew or not own:
                 holder.taken_up(self)
+
+    def renamed(self, names: Mapping[str, str]) -> None:
+        """Tell the holders what the module's parameters are called now, by what they were."""
+        for holder in self.holders:
+            holder.renamed(names)
 
     def _stepping(self) -> dict[str, Any]:
         """What counts steps beside the optimizer."""
