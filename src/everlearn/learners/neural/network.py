@@ -187,7 +187,7 @@ class Network:
         self._check_finite(moving)
         parts, known = self._training.save()
         said = {"change": self._change.to_json(), "moving": self._moving()}
-        if said["moving"] != [*self._training.moving]:
+        if self._training.holders and said["moving"] != [*self._training.moving]:
             said["called"] = [*self._training.moving]
         return {
             **parts,
