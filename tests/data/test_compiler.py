@@ -218,6 +218,9 @@ def test_in_a_dict_a_column_may_be_left_out():
     assert batch.numbers[:, 0].tolist() == [3.0, 4.0]
     assert batch.categories[0, 0] == 0 != batch.categories[1, 0]
     assert (batch.times == NO_TIME).all()
+    for rows in ({}, [{}, {}]):
+        nothing = compile_rows(rows, COLUMNS)
+        assert len(nothing) == max(len(rows), 1) and np.isnan(nothing.numbers).all()
 
 
 @pytest.mark.parametrize(

@@ -268,8 +268,11 @@ def compile_rows(rows: Any, columns: Columns, ignored: Counter[str] | None = Non
     if isinstance(rows, Mapping):
         rows = [rows]
     records = isinstance(rows, Sequence) and not hasattr(rows, "__arrow_c_stream__")
-    table = _records(rows) if records else as_table(rows)
     known = wanted(columns)
+    if records and rows and not any(rows):  # all that they lack is missing
+        table = pa.table({known[0]: pa.nulls(len(rows))})
+    else:
+        table = _records(rows) if records else as_table(rows)
     if records:
         unknown = [name for name in table.schema.names if name not in known]
         if unknown and ignored is not None and not _any_strange(rows, known):
