@@ -1,8 +1,8 @@
 """Continual learning on MNIST: what is left of old tasks, beside what was published.
 
-    python benchmarks/continual.py --seeds 5      # every method of every setting
-    python benchmarks/continual.py --cost         # processor time beside a loop written by hand
-    python benchmarks/continual.py --table        # write the tables of what was run
+    python -m benchmarks.continual --seeds 5      # every method of every setting
+    python -m benchmarks.continual --cost         # processor time beside a loop written by hand
+    python -m benchmarks.continual --table        # write the tables of what was run
 
 Runs are added to results/continual.json as they end; what is there is not run again.
 """
@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from continual_methods import Method, gdumb, hsu, learner, mammoth_domain, mammoth_split
-from continual_report import write_tables
-from continual_tasks import Task, batch_of, permuted, rotated, split
 
+from benchmarks.continual_methods import Method, gdumb, hsu, learner, mammoth_domain, mammoth_split
+from benchmarks.continual_report import write_tables
+from benchmarks.continual_tasks import Task, batch_of, permuted, rotated, split
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.relive import learn_memory
 
@@ -147,7 +147,7 @@ def main() -> None:
                 found["runs"].setdefault(key, {})[str(seed)] = result
                 RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     if given.cost:
-        from continual_cost import measure
+        from benchmarks.continual_cost import measure
 
         found["cost"] = measure()
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")

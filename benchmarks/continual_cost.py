@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from continual_methods import AS_IT_IS
-from continual_tasks import mlp, split
 from torch.nn.functional import cross_entropy
 
 import everlearn as el
+from benchmarks.continual_methods import AS_IT_IS
+from benchmarks.continual_tasks import mlp, split
 from everlearn.learners import TorchLearner
 from everlearn.strategies import EWC, Replay, Strategy
 

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from continual_tasks import Heads, mlp
 
+from benchmarks.continual_tasks import Heads, mlp
 from everlearn.learners import TorchLearner
 from everlearn.learners.encoder import Encoder
 from everlearn.strategies import (

@@ -17,7 +17,7 @@ TITLES = {
 
 HEAD = """# Continual learning on MNIST
 
-Written by `python benchmarks/continual.py --table`. Accuracy on the test rows of all tasks after
+Written by `python -m benchmarks.continual --table`. Accuracy on the test rows of all tasks after
 the last one, in per cent: mean ± standard deviation over seeds. "Held" says whether the mean is
 within one published standard deviation of the published mean, or above.
 

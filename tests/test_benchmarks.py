@@ -125,3 +125,34 @@ def test_a_small_run(tmp_path: Path) -> None:
     assert "CapyMOA" in missing
     assert text.strip() == done.stdout.strip()
     assert "| synthetic@3000 | no-change |" in text
+
+
+@pytest.mark.parametrize(
+    ("setting", "scenario", "name"),
+    [
+        ("hsu", "class", "replay 1,100"),
+        ("hsu", "class", "GDumb 500"),
+        ("hsu", "task", "LwF"),
+        ("hsu", "domain", "EWC"),
+        ("mammoth", "class", "joint"),
+    ],
+)
+def test_a_small_run_of_continual_learning(
+    setting: str, scenario: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="PyTorch is needed")
+    from benchmarks import continual, continual_tasks
+
+    generator = np.random.default_rng(0)
+    digits = np.arange(400) % 10
+    marks = generator.normal(size=(10, 784)) * 2  # each digit has a picture of its own
+    x = (marks[digits] + generator.normal(size=(400, 784))).astype(np.float32) / 10
+    monkeypatch.setattr(continual_tasks, "mnist", lambda: (x, digits, x[:100], digits[:100]))
+    methods = {
+        (one, two, method.name): method
+        for one, two, several in continual.settings()
+        for method in several
+    }
+    found = continual.run(setting, scenario, methods[setting, scenario, name], seed=0)
+    assert len(found["after"]) == (1 if name == "joint" else 5)
+    assert found["accuracy"] > (30 if scenario == "class" else 55)
