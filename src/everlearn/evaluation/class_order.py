@@ -19,9 +19,10 @@ from everlearn.strategies.strategy import Strategy
 ALONE = ("EWC", "SI", "MAS", "LwF", "Anchor")
 """Retentions that see no old rows."""
 
-ABSENT, SURPRISING = 0.5, 0.3
+ABSENT, SURPRISING, CHANCE = 0.5, 0.3, 1e-6
 """Share of the known classes that new periods lack, from which on classes come one after the other;
-and by how much it exceeds what chance would leave out, which is much where periods are small."""
+by how much it exceeds what chance would leave out, which is much where periods are small; and how
+likely, at most, chance makes classes and periods hang together as they do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +34,20 @@ class ClassOrder:
         late: how many of them come first after the first period.
         absent: mean share, over the later periods, of the classes known before that they lack.
         expected: the same if each period's rows were drawn from all alike.
+        chance: the p-value of classes and periods hanging together (Pearson's χ²).
     """
 
     classes: int
     late: int
     absent: float
     expected: float
+    chance: float
 
     @property
     def incremental(self) -> bool:
         """Whether classes come one after the other."""
-        return self.late > 0 and self.absent >= ABSENT and self.absent - self.expected >= SURPRISING
+        surprising = self.absent - self.expected >= SURPRISING and self.chance <= CHANCE
+        return self.late > 0 and self.absent >= ABSENT and surprising
 
     @property
     def why(self) -> str:
@@ -65,7 +69,7 @@ def class_order(counts: Ints) -> ClassOrder:
         counts: (p, k) rows of each class in each period, in their order.
 
     Example:
-        >>> class_order(np.array([[9, 9, 0, 0], [0, 0, 9, 9]])).incremental
+        >>> class_order(np.array([[90, 90, 0, 0], [0, 0, 90, 90]])).incremental
         True
         >>> class_order(np.array([[9, 9, 9, 9], [9, 9, 9, 9]])).incremental
         False
@@ -73,14 +77,14 @@ def class_order(counts: Ints) -> ClassOrder:
     counts = np.asarray(counts)[np.asarray(counts).sum(axis=1) > 0]
     counts = counts[:, counts.sum(axis=0) > 0]
     if not counts.size:
-        return ClassOrder(0, 0, 0.0, 0.0)
+        return ClassOrder(0, 0, 0.0, 0.0, 1.0)
     known = np.cumsum(counts, axis=0)[:-1] > 0
     present = counts[1:] > 0
     absent = _share(~present, known)
     frequency = counts.sum(axis=0) / counts.sum()
     chance = (1.0 - frequency)[None, :] ** counts[1:].sum(axis=1)[:, None]
     late = int(np.count_nonzero(counts[0] == 0))
-    return ClassOrder(counts.shape[1], late, absent, _share(chance, known))
+    return ClassOrder(counts.shape[1], late, absent, _share(chance, known), _p_value(counts))
 
 
 def count_classes(periods: Sequence[Array]) -> Ints:
@@ -98,7 +102,7 @@ def cannot_help(strategy: Strategy, order: ClassOrder) -> str:
     use instead; empty where it may.
 
     >>> from everlearn.strategies import EWC
-    >>> order = ClassOrder(classes=10, late=8, absent=1.0, expected=0.0)
+    >>> order = ClassOrder(classes=10, late=8, absent=1.0, expected=0.0, chance=0.0)
     >>> cannot_help(Strategy(retention=EWC(100.0)), order)[:40]
     'EWC alone cannot help here: 8 of 10 clas'
     """
@@ -108,6 +112,15 @@ def cannot_help(strategy: Strategy, order: ClassOrder) -> str:
     if strategy.memory is not None and strategy.memory.ratio > 0:
         return ""
     return f"{name} alone cannot help here: {order.why}"
+
+
+def _p_value(counts: Ints) -> float:
+    """Of Pearson's test that classes and periods are independent."""
+    from scipy.special import chdtrc
+
+    alike = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / counts.sum()
+    freedom = (counts.shape[0] - 1) * (counts.shape[1] - 1)
+    return float(chdtrc(freedom, ((counts - alike) ** 2 / alike).sum())) if freedom else 1.0
 
 
 def _share(of: Array, where: Array) -> float:
