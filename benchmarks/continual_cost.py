@@ -23,12 +23,17 @@ from everlearn.strategies import EWC, Replay, Strategy
 
 EPOCHS, BATCH, ROWS = 5, 128, 500
 FISHER_ROWS, STRENGTH = 1024, 1000.0
-ROUNDS = 5
+ROUNDS = 3
 
 
 def adam(parameters: Any) -> torch.optim.Optimizer:
     """The optimizer of both."""
     return torch.optim.Adam(parameters, lr=1e-3)
+
+
+def net() -> Any:
+    """The module of both."""
+    return mlp(400, 10)
 
 
 def tasks() -> list[tuple[Any, Any]]:
@@ -41,7 +46,7 @@ def tasks() -> list[tuple[Any, Any]]:
 
 def naive(data: list[tuple[Any, Any]]) -> None:
     """Nothing is held on to."""
-    module = mlp(400, 10)
+    module = net()
     optimizer = adam(module.parameters())
     for x, y in data:
         for _ in range(EPOCHS):
@@ -55,7 +60,7 @@ def naive(data: list[tuple[Any, Any]]) -> None:
 
 def replay(data: list[tuple[Any, Any]]) -> None:
     """As many remembered rows as new ones in each step; a reservoir of all rows."""
-    module = mlp(400, 10)
+    module = net()
     optimizer = adam(module.parameters())
     kept_x = torch.empty(ROWS, data[0][0].shape[1])
     kept_y = torch.empty(ROWS, dtype=torch.int64)
@@ -85,7 +90,7 @@ def replay(data: list[tuple[Any, Any]]) -> None:
 
 def ewc(data: list[tuple[Any, Any]]) -> None:
     """λ/2 · Σ F (weight − anchor)² in the loss; F of one row at a time, after each increment."""
-    module = mlp(400, 10)
+    module = net()
     optimizer = adam(module.parameters())
     names = [name for name, _ in module.named_parameters()]
     fisher: dict[str, Any] = {}
@@ -132,9 +137,7 @@ def _fisher(module: Any, weights: dict[str, Any], x: Any) -> dict[str, Any]:
 
 def learner() -> TorchLearner:
     """The same module and optimizer."""
-    return TorchLearner(
-        partial(mlp, 400, 10), "cross_entropy", adam, classes=10, batch=BATCH, encoder=AS_IT_IS
-    )
+    return TorchLearner(net, "cross_entropy", adam, classes=10, batch=BATCH, encoder=AS_IT_IS)
 
 
 def in_memory(strategy: Strategy, data: list[tuple[Any, Any]]) -> None:

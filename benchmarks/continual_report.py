@@ -59,7 +59,7 @@ def write_tables(found: Any, settings: Any, path: Path) -> None:
             text += "\n".join(rows) + "\n"
     cost = found.get("cost")
     if cost:
-        text += COST.format(rounds=5)
+        text += COST.format(rounds=3)
         for name, row in cost.items():
             if name != "memory":
                 names = ("hand", "learn", "learn ratio", "job", "job ratio")
