@@ -24,6 +24,7 @@ from everlearn.base import (
     SpecError,
     State,
 )
+from everlearn.learners.checks import check_weight, checked_target
 from everlearn.learners.encoder import MONDAY, PERIODS
 from everlearn.learners.objects import Given, Library, dump
 from everlearn.learners.objects_made import restore
@@ -331,28 +332,16 @@ class RiverLearner:
         self._check(batch)
         if not self._supervised:
             return None
-        y = batch.y
-        if y is None:
-            raise InputError("rows to learn have no target; name it in Schema(target=…)")
-        if self.kind == "classifier":
-            if len(y) and (y.max() >= self._classes or y.min() < 0):
-                raise InputError(
-                    f"class codes are 0 … {self._classes - 1}, not {y.min()} … {y.max()}; grow"
-                    " first"
-                )
-            codes: list[Any] = np.asarray(y, np.int64).tolist()
-            return codes
-        if not np.isfinite(y).all():
-            raise InputError("the target is NaN or infinite in some row; set such rows aside")
-        values: list[Any] = np.asarray(y, np.float64).tolist()
-        return values
+        y = checked_target(batch, self.kind, self._classes)
+        kind = np.int64 if self.kind == "classifier" else np.float64
+        told: list[Any] = np.asarray(y, kind).tolist()
+        return told
 
     def _weights(self, batch: Batch) -> list[float] | None:
         weight = batch.weight
         if weight is None:
             return None
-        if not (np.isfinite(weight).all() and (weight >= 0).all()):
-            raise InputError("a row's weight is a finite number from 0")
+        check_weight(weight)
         if not self._weighs and not np.isin(weight, (0.0, 1.0)).all():
             name = type(_last(self._estimator)).__name__
             raise InputError(f"{name} takes no sample weights; choose a memory without decay")

@@ -25,6 +25,7 @@ from everlearn.base import (
 )
 from everlearn.learners import codec
 from everlearn.learners.answers import answer_for, nothing_kept, prior
+from everlearn.learners.checks import checked_target, weighing
 from everlearn.learners.encoder import Encoder, Encoding
 from everlearn.learners.growth import can_grow, grow_estimator
 
@@ -209,29 +210,13 @@ class SklearnLearner:
         """(n,) what is to be learned, checked."""
         if self.kind in ("clusterer", "transformer"):
             return None
-        y = batch.y
-        if y is None:
-            raise InputError("rows to learn have no target; name it in Schema(target=…)")
-        if self.kind == "classifier" and (y.max() >= self._classes or y.min() < 0):
-            raise InputError(
-                f"class codes are 0 … {self._classes - 1}, not {y.min()} … {y.max()}; grow first"
-            )
-        if self.kind == "regressor" and not np.isfinite(y.sum()) and not np.isfinite(y).all():
-            raise InputError("the target is NaN or infinite in some row; set such rows aside")
-        return y
+        return checked_target(batch, self.kind, self._classes)
 
     def _weighted(self, batch: Batch) -> tuple[Batch, Floats | None]:
         """The rows that weigh anything, and their weights; None where all weigh 1."""
-        weight = batch.weight
-        if weight is None or not len(batch):
-            return batch, None
-        if not (np.isfinite(weight).all() and (weight >= 0).all()):
-            raise InputError("a row's weight is a finite number from 0")
-        if (weight == 0).any():
-            batch = batch.take(weight > 0)
-            weight = weight[weight > 0]
-        if (weight == 1.0).all():
-            return replace(batch, weight=None), None
+        batch, weight = weighing(batch)
+        if weight is None:
+            return batch if batch.weight is None else replace(batch, weight=None), None
         if not self._weighs:
             name = type(self._estimator).__name__
             raise InputError(f"{name} takes no sample weights; choose a memory without decay")

@@ -18,6 +18,7 @@ from everlearn.base import (
 )
 from everlearn.learners.boosting.forest import RATE, Block, Forest
 from everlearn.learners.boosting.matrix import Matrix
+from everlearn.learners.checks import check_weight, checked_target
 
 if TYPE_CHECKING:
     from everlearn.learners.boosting.definition import Boosted
@@ -92,7 +93,7 @@ class BoostedTrees:
             batch, x, margins = batch.take(chosen), x[chosen], margins[chosen]
         if not len(batch):
             return answer
-        y = self._target(batch)
+        y = np.asarray(checked_target(batch, self.kind, self._classes), np.float64)
         before = self._matrix.snapshot()
         if self._matrix.learn(batch):
             x = self._matrix.transform(batch)
@@ -243,20 +244,6 @@ class BoostedTrees:
         step: Floats = RATE * apart / (w @ (proba * (1.0 - proba)) + 1.0)
         return step
 
-    def _target(self, batch: Batch) -> Floats:
-        """(n,) class codes or numbers, checked."""
-        y: Array | None = batch.y
-        if y is None:
-            raise InputError("rows to learn have no target; name it in Schema(target=…)")
-        if self.kind == "classifier" and (y.max() >= self._classes or y.min() < 0):
-            raise InputError(
-                f"class codes are 0 … {self._classes - 1}, not {y.min()} … {y.max()}; grow first"
-            )
-        y = np.asarray(y, np.float64)
-        if not np.isfinite(y).all():
-            raise InputError("the target is NaN or infinite in some row; set such rows aside")
-        return y
-
     def _room(self, classes: int) -> None:
         """As many scores as classes; one for two of them."""
         outputs = 1 if classes <= 2 else classes
@@ -321,8 +308,7 @@ def _weighing(batch: Batch) -> tuple[Array | None, Floats | None]:
     weight = batch.weight
     if weight is None or not len(batch):
         return None, None
-    if not (np.isfinite(weight).all() and (weight >= 0).all()):
-        raise InputError("a row's weight is a finite number from 0")
+    check_weight(weight)
     chosen = None if (weight > 0).all() else weight > 0
     weight = weight if chosen is None else weight[chosen]
     return chosen, None if (weight == 1.0).all() else weight

@@ -24,6 +24,7 @@ from everlearn.base import (
     generator_to_json,
 )
 from everlearn.learners.answers import prior
+from everlearn.learners.checks import checked_target, weighing
 from everlearn.learners.encoder import Encoder, Encoding
 from everlearn.learners.keras_models.back_ends import back_end, without_numpy_warnings
 from everlearn.learners.keras_models.holder import KerasHolder
@@ -115,7 +116,7 @@ class KerasNetwork:
                 are not learned.
         """
         scored = batch if score >= len(batch) else batch.take(slice(score))
-        learned, weight = _weighing(batch)
+        learned, weight = weighing(batch)
         size = self.definition.batch or len(learned)
         joins = self._answers_as_it_learns and len(batch) == len(learned) <= size
         joins = joins and bool(self._training.steps or self.definition.answers_first)
@@ -291,16 +292,7 @@ class KerasNetwork:
 
     def _target(self, batch: Batch) -> Array:
         """(n, …) targets as the loss takes them, checked."""
-        y = batch.y
-        if y is None:
-            raise InputError("rows to learn have no target; name it in Schema(target=…)")
-        if self.kind == "classifier":
-            if len(y) and (y.max() >= self.classes or y.min() < 0):
-                raise InputError(
-                    f"class codes are 0 … {self.classes - 1}, not {y.min()} … {y.max()}; grow first"
-                )
-        elif not np.isfinite(y).all():
-            raise InputError("the target is NaN or infinite in some row; set such rows aside")
+        y = checked_target(batch, self.kind, self.classes)
         return self._training.form.target(y)
 
     # --- how it answers ---
@@ -360,19 +352,3 @@ def _frozen(variables: dict[str, Any], model: Any) -> dict[str, Any]:
         id(v) for layer in model._flatten_layers() if not layer.trainable for v in layer.weights
     }
     return {name: v for name, v in variables.items() if id(v) in still}
-
-
-def _weighing(batch: Batch) -> tuple[Batch, Floats | None]:
-    """The rows that weigh anything, and their weights; None where all weigh 1.
-
-    Raises:
-        InputError: a weight is negative or not finite.
-    """
-    weight = batch.weight
-    if weight is None or not len(batch):
-        return batch, None
-    if not (np.isfinite(weight).all() and (weight >= 0).all()):
-        raise InputError("a row's weight is a finite number from 0")
-    if (weight == 0).any():
-        batch, weight = batch.take(weight > 0), weight[weight > 0]
-    return batch, None if (weight == 1.0).all() else weight

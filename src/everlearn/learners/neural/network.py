@@ -14,7 +14,6 @@ from everlearn.base import (
     Array,
     Batch,
     Columns,
-    Floats,
     Hashes,
     InputError,
     Ints,
@@ -27,6 +26,7 @@ from everlearn.base import (
     under,
 )
 from everlearn.learners.answers import prior
+from everlearn.learners.checks import checked_target, weighing
 from everlearn.learners.neural.answering import (
     answer,
     answers_alike,
@@ -357,19 +357,10 @@ class Network:
 
     def _target(self, batch: Batch) -> Tensor:
         """(n,) class codes or numbers, checked."""
-        y = batch.y
-        if y is None:
-            raise InputError("rows to learn have no target; name it in Schema(target=…)")
-        if self.kind == "classifier":
-            if len(y) and (y.max() >= self._classes or y.min() < 0):
-                raise InputError(
-                    f"class codes are 0 … {self._classes - 1}, not {y.min()} … {y.max()}; grow"
-                    " first"
-                )
-            return torch.from_numpy(np.array(y, np.int64)).to(self._device)
-        if not np.isfinite(y).all():
-            raise InputError("the target is NaN or infinite in some row; set such rows aside")
-        return self._tensor(y)
+        y = checked_target(batch, self.kind, self._classes)
+        if self.kind != "classifier":
+            return self._tensor(y)
+        return torch.from_numpy(np.array(y, np.int64)).to(self._device)
 
     def _steps(self, x: Tensor, y: Tensor, w: Tensor | None, size: int) -> tuple[Ints, Tensor]:
         """Learn rows in steps of `size`, in an order drawn from the state.
@@ -475,19 +466,3 @@ class Network:
         with np.errstate(over="ignore"):  # what becomes infinite is refused by its loss
             own = np.array(array, kind, order="C")
         return torch.from_numpy(own).to(self._device)
-
-
-def weighing(batch: Batch) -> tuple[Batch, Floats | None]:
-    """The rows that weigh anything, and their weights; None where all weigh 1.
-
-    Raises:
-        InputError: a weight is negative or not finite.
-    """
-    weight = batch.weight
-    if weight is None or not len(batch):
-        return batch, None
-    if not (np.isfinite(weight).all() and (weight >= 0).all()):
-        raise InputError("a row's weight is a finite number from 0")
-    if (weight == 0).any():
-        batch, weight = batch.take(weight > 0), weight[weight > 0]
-    return batch, None if (weight == 1.0).all() else weight
