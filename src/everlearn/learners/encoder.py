@@ -319,6 +319,18 @@ def refuse_texts(columns: Columns, reader: str) -> None:
         )
 
 
+def encoding_of(encoder: Any, columns: Columns) -> Any:
+    """An encoder in use, of dense rows: an `Encoding`, or what else an encoder makes that does as
+    it does (tokens of texts, say).
+
+    Args:
+        encoder: an `Encoder`, an object with ``encoding(columns)``, or None for an `Encoder()`.
+        columns: what batches hold.
+    """
+    made = getattr(encoder, "encoding", None)
+    return made(columns) if made else Encoding(encoder or Encoder(), columns, sparse=False)
+
+
 def cyclic(times: Ints) -> Floats:
     """(n, 6 r) sine and cosine of the place in day, week and year of (n, r) times; 0 if missing."""
     parts = np.empty((*times.shape, 6))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -19,7 +20,7 @@ Link = Literal["identity", "exponential"]
 
 
 @dataclass(frozen=True)
-class Boosted:
+class Boosted(ABC):
     """The fields that `LightGBM` and `XGBoost` share; they are documented there."""
 
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -87,29 +88,29 @@ class Boosted:
 
     # --- what a library answers ---
 
+    @abstractmethod
     def regresses(self) -> bool | None:
         """Whether the objective is one of numbers; None where none is named.
 
         Raises:
             SpecError: it is none that can be continued.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def link(self) -> Link:
         """How scores become numbers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def settings(self, kind: LearnerKind, outputs: int, rows: int) -> dict[str, Any]:
         """The library's parameters for a chunk of so many rows.
 
         Raises:
             SpecError: a parameter that does not go with trees that are continued.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def library_for(self, kind: LearnerKind, width: int, categorical: range) -> Libraries:
         """The library, by number of outputs."""
-        raise NotImplementedError
 
 
 def objective_of(definition: Boosted, aliases: Sequence[str]) -> str | None:

@@ -25,7 +25,7 @@ from everlearn.base import (
 )
 from everlearn.learners.answers import prior
 from everlearn.learners.checks import checked_target, weighing
-from everlearn.learners.encoder import Encoder, Encoding
+from everlearn.learners.encoder import encoding_of
 from everlearn.learners.keras_models.back_ends import back_end, without_numpy_warnings
 from everlearn.learners.keras_models.holder import KerasHolder
 from everlearn.learners.keras_models.losses import Form
@@ -59,7 +59,7 @@ class KerasNetwork:
         self, definition: KerasLearner, columns: Columns, *, classes: int = 0, seed: int = 0
     ) -> None:
         self.definition = definition
-        self._encoding = _encoding_of(definition.encoder, columns)
+        self._encoding = encoding_of(definition.encoder, columns)
         self._steps = back_end()
         self._model = make_model(definition.model, seed)
         self.kind = definition.kind_by(self._model.loss, columns, classes)
@@ -338,12 +338,6 @@ class KerasNetwork:
         kind = np.dtype(getattr(self._encoding, "dtype", np.float64))
         rows = np.random.default_rng(0).normal(size=(16, self._encoding.width))
         return self._typed(rows.astype(kind) if kind.kind == "f" else np.zeros(rows.shape, kind))
-
-
-def _encoding_of(encoder: Any, columns: Columns) -> Any:
-    """An encoder in use: an `Encoding`, or what else an encoder makes that does as it does."""
-    made = getattr(encoder, "encoding", None)
-    return made(columns) if made else Encoding(encoder or Encoder(), columns, sparse=False)
 
 
 def _frozen(variables: dict[str, Any], model: Any) -> dict[str, Any]:

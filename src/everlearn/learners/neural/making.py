@@ -8,18 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from everlearn.base import Columns, LearnerKind, SpecError
-from everlearn.learners.encoder import Encoder, Encoding
+from everlearn.base import LearnerKind, SpecError
 from everlearn.learners.neural.answering import Form
 
 if TYPE_CHECKING:
     from everlearn.learners.neural.definition import TorchLearner
-
-
-def encoding_of(encoder: Any, columns: Columns) -> Any:
-    """An encoder in use: an `Encoding`, or what else an encoder makes that does as it does."""
-    made = getattr(encoder, "encoding", None)
-    return made(columns) if made else Encoding(encoder or Encoder(), columns, sparse=False)
 
 
 def form_of(kind: LearnerKind, loss: Any) -> Form:

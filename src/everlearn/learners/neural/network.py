@@ -27,6 +27,7 @@ from everlearn.base import (
 )
 from everlearn.learners.answers import prior
 from everlearn.learners.checks import checked_target, weighing
+from everlearn.learners.encoder import encoding_of
 from everlearn.learners.neural.answering import (
     answer,
     answers_alike,
@@ -40,7 +41,6 @@ from everlearn.learners.neural.layers import still_buffers
 from everlearn.learners.neural.losses import LOSSES, own
 from everlearn.learners.neural.making import (
     device_of,
-    encoding_of,
     form_of,
     module_of,
     room_of,
