@@ -123,7 +123,7 @@ def test_nothing_is_left_and_what_learned_is_listed(workspace: Workspace, tmp_pa
     assert handle.update().version == 2
     ask(handle, 40, range(3))
     assert leftovers(workspace)
-    report = workspace.erase("m", SECRET)
+    report = workspace.erase("m", SECRET, refold=False)
     assert leftovers(workspace) == []
     assert (report["predictions"], report["labels"]) == (13, 13)
     learned = [(one["version"], one["rows"], one["serves"]) for one in report["learned_from_it"]]
@@ -147,7 +147,7 @@ def test_nothing_is_left_and_what_learned_is_listed(workspace: Workspace, tmp_pa
     with workspace.database.read() as connection:
         (entry,) = connection.execute(sa.select(audit)).mappings()
     assert (entry["action"], entry["detail"]["digest"]) == ("erase", report["digest"])
-    second = workspace.erase("m", SECRET)
+    second = workspace.erase("m", SECRET, refold=False)
     assert (second["predictions"], second["version"], second["learned_from_it"]) == (0, None, [])
 
 
@@ -164,12 +164,12 @@ def test_rows_that_a_network_holds_are_forgotten(tmp_path: Path, retention: str)
         assert handle.update().version == 2
         blobs = workspace.blobs
         assert any(number in blobs.get(info.digest) for info in blobs.list())
-        assert workspace.erase("m", SECRET)["no_longer_loadable"] == [1, 2]
+        assert workspace.erase("m", SECRET, refold=False)["no_longer_loadable"] == [1, 2]
         assert not any(number in blobs.get(info.digest) for info in blobs.list())
         assert leftovers(workspace) == []
         ask(handle, 20)
         assert handle.update().version == 4
-        assert workspace.erase("m", "person 3")["no_longer_loadable"] == [4]
+        assert workspace.erase("m", "person 3", refold=False)["no_longer_loadable"] == [4]
 
 
 def test_an_adapter_of_the_keys_own_is_forgotten(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_an_adapter_of_the_keys_own_is_forgotten(tmp_path: Path) -> None:
         handle = workspace.model(tmp_path / "m.py")
         ask(handle, 40, range(10, 20))
         assert handle.update().version == 1
-        assert workspace.erase("m", SECRET)["no_longer_loadable"] == [1]
+        assert workspace.erase("m", SECRET, refold=False)["no_longer_loadable"] == [1]
         state = workspace.registry.state("m", workspace.registry.version("m", 2))
         whose = state["learner/change/keys"].arrays["keys"]
         erased, other = hash_texts(pa.array([SECRET, "person 3"]))
@@ -213,14 +213,14 @@ def test_what_waits_and_was_set_aside_is_erased_where_it_names_the_key(
             row = {"model_id": handle.log.model, "count": 1, "at": 0, **what}
             connection.execute(sa.insert(stream_set_aside).values(row))
     assert leftovers(workspace)
-    report = workspace.erase("m", SECRET)
+    report = workspace.erase("m", SECRET, refold=False)
     assert (report["predictions"], report["waiting"], report["set_aside"]) == (0, 2, 3)
     assert leftovers(workspace) == []
     with workspace.database.read() as connection:
         waits = sa.select(labels.c.external_id).where(labels.c.position.is_(None))
         assert set(connection.execute(waits).scalars()) == {None, "of somebody"}
     assert handle.log.append_labels(waiting[:1])[0].state == "known", "said again, it stays erased"
-    assert workspace.erase("m", SECRET)["waiting"] == 0
+    assert workspace.erase("m", SECRET, refold=False)["waiting"] == 0
 
 
 def test_archived_rows_are_erased_too(workspace: Workspace, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_archived_rows_are_erased_too(workspace: Workspace, tmp_path: Path) -> N
     assert handle.update().version == 1
     others = [row for row in handle.log.read() if row.prediction.key != SECRET]
     assert workspace.compact("m", older_than="0s")["m"]["labels"] == 59
-    report = workspace.erase("m", SECRET)
+    report = workspace.erase("m", SECRET, refold=False)
     assert leftovers(workspace) == []
     assert (report["predictions"], report["labels"], report["archived_files"]) == (10, 10, 2)
     rows = list(handle.log.read())
@@ -252,7 +252,7 @@ def test_labels_that_are_archived_meanwhile_are_erased_too(
     compact(handle.log, workspace.blobs, Bounds(workspace.database.clock() + 1, 63))
     with pytest.raises(ConflictError, match="archived"), workspace.database.write() as connection:
         erase(handle.log, connection, SECRET, found)
-    assert workspace.erase("m", SECRET)["labels"] == 13
+    assert workspace.erase("m", SECRET, refold=False)["labels"] == 13
     assert leftovers(workspace) == []
 
 
@@ -273,7 +273,7 @@ def test_a_version_whose_state_was_removed_hides_no_rows(
     collect(workspace.database, workspace.blobs, grace=0.0, exclusive=True)
     fresh = Workspace(workspace.database, workspace.blobs)  # with no part in memory
     assert not fresh.blobs.has(fresh.registry.version("m", 1).manifest["columns"]["blob"])
-    report = fresh.erase("m", SECRET)
+    report = fresh.erase("m", SECRET, refold=False)
     assert report["no_longer_loadable"] == [2] and report["version"] == 3
     assert leftovers(workspace) == []
 
@@ -282,7 +282,7 @@ def test_a_replay_says_that_rows_were_erased(workspace: Workspace, tmp_path: Pat
     handle = workspace.model(tmp_path / "m.py")
     ask(handle, 60, range(10, 20))
     assert handle.update().version == 1
-    workspace.erase("m", SECRET)
+    workspace.erase("m", SECRET, refold=False)
     part = workspace.registry.version("m", 1).increments[0]
     assert part.slice["options"]["erased"] == 10
     shown = workspace.accounts.increment(1)
@@ -299,9 +299,9 @@ def test_a_job_that_has_not_ended_comes_first(workspace: Workspace, tmp_path: Pa
     job = handle.plan(workspace.updates.source("m", handle.definition))
     assert isinstance(job, int)
     with pytest.raises(ConflictError, match=f"job {job}"):
-        workspace.erase("m", SECRET)
+        workspace.erase("m", SECRET, refold=False)
     workspace.skip(job)
-    assert workspace.erase("m", SECRET)["version"] is None
+    assert workspace.erase("m", SECRET, refold=False)["version"] is None
     assert leftovers(workspace) == [], "the plan of the job that was skipped had rows too"
     workspace.retry(job)
     assert workspace.run(job).version == 1
@@ -346,7 +346,7 @@ def test_a_kill_at_any_step_erases_all_or_nothing(tmp_path: Path) -> None:
             assert list(handle.log.read()) == before and handle.champion() == 1
         assert run("erase.committed", 1, f"{tmp_path}/w", handle.log.model, SECRET) == -9
         assert handle.champion() == 2 and leftovers(workspace), "blobs are removed later"
-        report = workspace.erase("m", "somebody else")
+        report = workspace.erase("m", "somebody else", refold=False)
         assert (report["predictions"], report["version"]) == (0, None)
         assert leftovers(workspace) == []
 
@@ -379,7 +379,7 @@ def test_online_learning_goes_on_without_the_rows(tmp_path: Path) -> None:
         with LocalClient(workspace.app(["m"])) as client:
             ask(handle, 40, range(5))
             until(client, 100)
-            report = workspace.erase("m", SECRET)
+            report = workspace.erase("m", SECRET, refold=False)
             assert report["version"] == 2
             ask(handle, 10)
             until(client, 110)
@@ -393,7 +393,7 @@ def test_parts_that_others_share_stay(workspace: Workspace, tmp_path: Path) -> N
     handle = workspace.model(tmp_path / "m.py")
     ask(handle, 60, range(10, 20))
     assert handle.update().version == 1
-    workspace.erase("m", SECRET)
+    workspace.erase("m", SECRET, refold=False)
     version = workspace.registry.version("m")
     parts = PartStore(workspace.blobs).load(version.manifest)
     assert all(part.digest for part in parts.values())

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from everlearn.base import Batch, Columns, Hashes, Ints, Json
+from everlearn.base import NO_TIME, Batch, Columns, Hashes, Ints, Json
 from everlearn.data.compiler import Compiled, Compiler
 from everlearn.data.convert import Mask
 from everlearn.data.hashing import RowDigest
@@ -23,6 +23,7 @@ from everlearn.data.slices import Piece, Place, Slice
 from everlearn.data.source import open_reader
 from everlearn.data.tables import corrections
 from everlearn.data.tally import DISORDER, HELD, LEARNED, TWICE, Account
+from everlearn.data.withdrawn import WITHDRAWN, Numbers, withdrawn_rows
 
 
 class Segment(Protocol):
@@ -179,10 +180,11 @@ class BlockReader:
             if position and part == first:
                 place, row = Place.from_json(position["place"]), position["row"]
                 time = position["time"]
+            gone = withdrawn_rows(self.slices[part], self.blobs)
             reader = open_reader(self.slices[part], self.columns, self.blobs)
             try:
                 for piece in reader.pieces(place):
-                    block = self._block(part, piece, row, time)
+                    block = self._block(part, piece, row, time, gone)
                     if block is not None:
                         if block.times is not None:
                             time = int(block.times[-1])
@@ -190,7 +192,9 @@ class BlockReader:
             finally:
                 reader.close()
 
-    def _block(self, part: int, piece: Piece, row: int | None, time: int | None) -> Block | None:
+    def _block(
+        self, part: int, piece: Piece, row: int | None, time: int | None, gone: Numbers
+    ) -> Block | None:
         first, table, bad = piece.place.row, piece.table, piece.bad
         skip = max(row - first, 0) if row is not None else 0
         if skip >= table.num_rows:
@@ -198,8 +202,12 @@ class BlockReader:
         if skip:
             table = table.slice(skip)
             bad = {at - skip: reason for at, reason in bad.items() if at >= skip}
+        first += skip
         compiled = self._compiler.compile(table, bad)
-        return self._sort_out(part, first + skip, piece.place, compiled, time, corrections(table))
+        out = gone.between(first, first + table.num_rows) - first
+        if len(out):
+            compiled = _without(compiled, out, time)
+        return self._sort_out(part, first, piece.place, compiled, time, corrections(table))
 
     def _sort_out(
         self,
@@ -239,6 +247,22 @@ class BlockReader:
             disorder=_disorder(compiled.time, time),
             times=compiled.time,
         )
+
+
+def _without(compiled: Compiled, out: Ints, before: int | None) -> Compiled:
+    """The rows with those at some places set aside as withdrawn. Their times are those of the row
+    before, so that the rows around them are in the order in which they would be without them."""
+    reasons = dict.fromkeys(out.tolist(), WITHDRAWN)
+    made = replace(compiled, refused={**compiled.refused, **reasons})
+    if compiled.time is None:
+        return made
+    n = len(compiled.time)
+    stays = np.ones(n, bool)
+    stays[out] = False
+    last = np.maximum.accumulate(np.where(stays, np.arange(n), -1))
+    times = compiled.time[np.maximum(last, 0)]
+    times[last < 0] = NO_TIME if before is None else before
+    return replace(made, time=times)
 
 
 def _disorder(times: Ints | None, before: int | None) -> Ints:

@@ -36,14 +36,15 @@ class Compiled:
     """A compiled table of n rows, column by column.
 
     Args:
-        numbers, categories, times: (n,) columns of each kind, in the order of `Columns`.
+        numbers: (p, n) columns of numbers, in the order of `Columns`.
+        categories, times: (n,) columns of each kind, likewise.
         y, weight, ids, time, label_time, key: as in `Batch`.
         refused: row → why it cannot be learned from; its bad cells are NaN, 0 or `NO_TIME`.
         content: (n,) hashes over everything in a row, the target included.
         texts: (n,) columns of texts.
     """
 
-    numbers: Sequence[Floats]
+    numbers: Floats
     categories: Sequence[Hashes]
     times: Sequence[Ints]
     y: Array | None
@@ -123,13 +124,13 @@ class Compiler:
         if not self._absent:
             require(wanted(columns, features_only=not self._label), table.schema.names, "the table")
         refusals = Refusals(n, unread)
-        numbers = [self._number(table, name, refusals) for name in columns.numbers]
+        numbers = self._numbers(table, refusals)
         categories = [to_categories(self._column(table, name), name) for name in columns.categories]
         times = [self._times(table, name, refusals) for name in columns.times]
         event = self._event_time(table, times, refusals)
         extra = [event] if event is not None and columns.time not in columns.times else []
         texts = [self._texts(table, name, refusals) for name in columns.texts]
-        rows = hash_rows([*numbers, *categories, *times, *extra, *(t[1] for t in texts)], n)
+        rows = hash_rows([numbers, *categories, *times, *extra, *(t[1] for t in texts)], n)
         y = self._target(table, refusals) if self._label else None
         ids = self._ids(table, rows, refusals)
         known = self._label_time(table, refusals)
@@ -160,11 +161,20 @@ class Compiler:
             return pa.nulls(table.num_rows)
         return table.column(index)
 
-    def _number(self, table: pa.RecordBatch, name: str, refusals: Refusals) -> Floats:
-        values, bad = to_numbers(self._column(table, name), name)
-        refusals.mark(bad, f"column {name!r}: not a number")
-        refusals.mark_infinite(values, name)
-        return values
+    def _numbers(self, table: pa.RecordBatch, refusals: Refusals) -> Floats:
+        """(p, n) of all columns of numbers."""
+        names = self.columns.numbers
+        made, bad = np.empty((len(names), table.num_rows)), []
+        for column, name in zip(made, names, strict=True):
+            column[:], unreadable = to_numbers(self._column(table, name), name)
+            bad.append(unreadable)
+        with np.errstate(invalid="ignore", over="ignore"):
+            finite = np.isfinite(made.sum())
+        for column, name, unreadable in zip(made, names, bad, strict=True):
+            refusals.mark(unreadable, f"column {name!r}: not a number")
+            if not finite:
+                refusals.mark_infinite(column, name)
+        return made
 
     def _times(self, table: pa.RecordBatch, name: str, refusals: Refusals) -> Ints:
         times, bad = to_times(self._column(table, name), name)
@@ -223,10 +233,13 @@ class Compiler:
         return to_categories(self._column(table, name), name)
 
 
-def interleave(columns: Sequence[Array], n: int, dtype: Any, index: Ints | None = None) -> Array:
+def interleave(
+    columns: Sequence[Array] | Array, n: int, dtype: Any, index: Ints | None = None
+) -> Array:
     """(n, p) C-contiguous matrix of p columns of n rows, or of the rows that an index chooses.
 
-    It is filled in blocks that stay in the cache.
+    It is filled in blocks that stay in the cache, from (p, n) columns in one array by a third of
+    the time.
     """
     rows = n if index is None else len(index)
     if len(columns) == 1:
@@ -234,9 +247,12 @@ def interleave(columns: Sequence[Array], n: int, dtype: Any, index: Ints | None 
         return np.ascontiguousarray(column).reshape(rows, 1)
     out = np.empty((rows, len(columns)), dtype)
     step = max(256, 65_536 // max(len(columns), 1))
-    for start in range(0, rows if columns else 0, step):
+    for start in range(0, rows if len(columns) else 0, step):
         block = out[start : start + step]
         places = None if index is None else index[start : start + step]
+        if isinstance(columns, np.ndarray):
+            block[:] = columns[:, slice(start, start + step) if places is None else places].T
+            continue
         for j, column in enumerate(columns):
             block[:, j] = column[start : start + step] if places is None else column.take(places)
     return out

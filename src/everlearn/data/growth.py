@@ -38,7 +38,7 @@ def unconsumed(
         columns is not None
         and longest.stop <= whole.stop
         and bool(longest.row_digest)
-        and _prefix_digest(reader(whole, columns), longest.stop, columns) == longest.row_digest
+        and prefix_digest(reader(whole, columns), longest.stop, columns) == longest.row_digest
     )
     if not begins:
         raise ChangedError(
@@ -58,7 +58,7 @@ def _same_place(item: Consumed, whole: Slice) -> bool:
     return item.location == whole.location
 
 
-def _prefix_digest(reader: PieceReader, stop: int, columns: Columns) -> str:
+def prefix_digest(reader: PieceReader, stop: int, columns: Columns) -> str:
     """The running digest of the first `stop` compiled rows."""
     compiler = Compiler(columns)
     total = RowDigest.parse("")

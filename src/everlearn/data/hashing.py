@@ -20,7 +20,7 @@ _U = np.uint64
 _SEED = _U(0x9E3779B97F4A7C15)
 _C1 = _U(0xFF51AFD7ED558CCD)
 _C2 = _U(0xC4CEB9FE1A85EC53)
-_ROWS = 16_384  # rows hashed at a time: what is worked on stays in the cache
+_VALUES = 32_768  # values hashed at a time: what is worked on stays in the cache
 
 
 def mix(values: Hashes) -> Hashes:
@@ -133,41 +133,47 @@ def hash_rows(columns: Sequence[Array], n: int) -> Hashes:
     """(n,) hashes over all columns of a row, never 0. Cost: about 2 ns a value.
 
     Args:
-        columns: (n,) arrays of float64, int64 or uint64. Among floats -0.0 equals 0.0, and every
-            NaN equals every other.
+        columns: (n,) arrays of float64, int64 or uint64, or (k, n) arrays of k columns. Among
+            floats -0.0 equals 0.0, and every NaN equals every other.
         n: rows.
 
     A row's hash is the sum over the columns j of f((x_j ^ x_j >> 32) * m_j), with odd multipliers
     m_j and f(u) = u ^ u >> 29, mixed at the end.
     """
     total = np.zeros(n, np.uint64)
-    values, shifted = np.empty(_ROWS, np.uint64), np.empty(_ROWS, np.uint64)
-    factors = _multipliers(len(columns))
+    tables = [np.atleast_2d(column) for column in columns]
+    factors = _multipliers(sum(map(len, tables)))
+    together = max(1, _VALUES // max(n, 1))
+    done = 0
     with np.errstate(invalid="ignore", over="ignore"):
-        for start in range(0, n, _ROWS):
-            block = total[start : start + _ROWS]
-            value, shift = values[: len(block)], shifted[: len(block)]
-            for column, factor in zip(columns, factors, strict=True):
-                _canonical_bits(column[start : start + _ROWS], value)
-                np.right_shift(value, _U(32), out=shift)
-                value ^= shift
-                value *= factor
-                np.right_shift(value, _U(29), out=shift)
-                value ^= shift
-                block += value
+        for table in tables:
+            for first in range(0, len(table), together):
+                block = table[first : first + together]
+                _add_hashes(block, factors[done : done + len(block), None], total)
+                done += len(block)
     return _never_zero(mix(total))
 
 
-def _canonical_bits(column: Array, out: Hashes) -> None:
-    """Write the bits by which a column is hashed."""
-    if column.dtype != np.float64:
-        out[:] = column.view(np.uint64)
-        return
-    floats = out.view(np.float64)
-    np.add(column, 0.0, out=floats)  # -0.0 becomes 0.0
+def _add_hashes(block: Array, factors: Hashes, total: Hashes) -> None:
+    """Add what (k, n) columns with (k, 1) multipliers contribute to (n,) hashes."""
+    rows = max(1, _VALUES // len(block))
+    for start in range(0, block.shape[1], rows):
+        value = _canonical_bits(block[:, start : start + rows])
+        value ^= value >> _U(32)
+        value *= factors
+        value ^= value >> _U(29)
+        total[start : start + rows] += value.sum(axis=0)
+
+
+def _canonical_bits(columns: Array) -> Hashes:
+    """A copy of the bits by which columns are hashed."""
+    if columns.dtype != np.float64:
+        return columns.view(np.uint64).copy()
+    floats = columns + 0.0  # -0.0 becomes 0.0
     total = floats.sum()
     if total != total:
         floats[np.isnan(floats)] = np.nan
+    return floats.view(np.uint64)
 
 
 def combine(*hashes: Sequence[Hashes] | Hashes) -> Hashes:

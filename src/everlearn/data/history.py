@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
+from everlearn.base import Ints
 from everlearn.data.feedback import ERASED, Label, PredictionIds, id_text, values_of
 from everlearn.data.log import FeedbackLog
 from everlearn.data.policy import MATURITY, LabelPolicy, Said
+from everlearn.storage.bulk import rows_among
 from everlearn.storage.schema import labels, predictions
 
 PAGE = 5000
 """Labels that are logged in one transaction."""
+
+_SAID_NAMES = (
+    "prediction_id", "position", "kind", "source", "reviewer", "value", "weight", "selection",
+)  # fmt: skip
 
 LATE = 3_600_000_000
 """Microseconds by which a prediction may arrive after its id was made, by the clocks of servers."""
@@ -49,28 +56,57 @@ def said_within(log: FeedbackLog, start: int, stop: int) -> dict[int, list[Said]
     return _by_prediction(rows)
 
 
+def said_beside(log: FeedbackLog, connection: Connection, positions: Ints) -> dict[int, list[Said]]:
+    """Prediction → all its labels in the log's order, of the predictions that are judged by labels
+    at these positions (ascending). Labels that were deleted are passed over.
+    """
+    sought = positions.tolist()
+    names = ("prediction_id", "position")
+    rows = rows_among(connection, labels, names, "position", sought, log.model)
+    about = {row.prediction_id for row in rows}
+    if len(rows) < len(sought):
+        about |= _archived_at(log, connection, positions)
+    asked = (*_SAID_NAMES, "model_id")
+    found = rows_among(connection, labels, asked, "prediction_id", about, None)
+    mine = [tuple(row[:-1]) for row in found if row.model_id == log.model]
+    mine += _archived(log.archive.judging(connection, about))
+    return _by_prediction(sorted(mine, key=lambda row: row[1]))
+
+
+def _archived_at(log: FeedbackLog, connection: Connection, positions: Ints) -> set[int]:
+    """The predictions that are judged by archived labels at these positions."""
+    about = set[int]()
+    for segment in log.archive.segments(connection, "labels"):
+        low, high = positions.searchsorted((segment.first, segment.last + 1)).tolist()
+        if low < high and segment.blob is not None:
+            asked = log.archive.table(segment).column("prediction_id").to_numpy()
+            about |= set(asked[positions[low:high] - segment.first].tolist())
+    return about
+
+
+def propensities(
+    log: FeedbackLog, connection: Connection, ids: Collection[int]
+) -> dict[int, float | None]:
+    """Prediction → the chance with which its output was chosen."""
+    names = ("id", "propensity")
+    found = {
+        row.id: row.propensity
+        for row in rows_among(connection, predictions, names, "id", ids, None)
+    }
+    missing = set(ids) - found.keys()
+    archived = log.archive.predictions(connection, missing)
+    return found | {number: row["propensity"] for number, row in archived.items()}
+
+
 def _said(of_model: sa.ColumnElement[bool]) -> sa.Select[Any]:
     table = labels.c
-    return (
-        sa.select(
-            table.prediction_id,
-            table.position,
-            table.kind,
-            table.source,
-            table.reviewer,
-            table.value,
-            table.weight,
-            table.selection,
-        )
-        .where(of_model)
-        .order_by(table.position)
-    )
+    columns = [table[name] for name in _SAID_NAMES]
+    return sa.select(*columns).where(of_model).order_by(table.position)
 
 
 def _archived(rows: Iterable[Mapping[str, Any]]) -> list[Any]:
     """Archived labels, with the columns of `_said`."""
-    names = ("prediction_id", "position", "kind", "source", "reviewer", "value", "weight")
-    return [tuple(row[name] for name in (*names, "selection")) for row in rows]
+    return [tuple(row[name] for name in _SAID_NAMES) for row in rows]
 
 
 def _by_prediction(rows: Iterable[Any]) -> dict[int, list[Said]]:

@@ -173,7 +173,7 @@ def _homes(
 
 def _read(path: Path, model: str | None) -> Iterator[tuple[str | None, Label]]:
     """(model, label) of each record."""
-    for place, record in enumerate(_records(path), start=1):
+    for place, record in enumerate(records_in(path), start=1):
         try:
             yield _label(record, model)
         except InputError as error:
@@ -190,7 +190,12 @@ def _label(record: object, model: str | None) -> tuple[str | None, Label]:
     return named or model, label_of(said)
 
 
-def _records(path: Path) -> Iterator[Any]:
+def records_in(path: Path) -> Iterator[Any]:
+    """What a file holds: JSON values of its lines, those of a list in a .json, or rows of a table.
+
+    Raises:
+        InputError: there is no such file, or it cannot be read.
+    """
     if not path.is_file():
         raise InputError(f"there is no file {os.fspath(path)!r}")
     kind = path.suffix.lower()

@@ -6,29 +6,22 @@ is not learned is set aside with its reason, never dropped.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 from blake3 import blake3
 
-from everlearn.base import Columns, Hashes, InputError, Schema, SpecError
+from everlearn.base import Columns, Hashes, InputError, Json, Schema, SpecError
 from everlearn.data.compiler import Compiler, wanted
 from everlearn.data.history import said_before, said_within
 from everlearn.data.joined import joined
+from everlearn.data.judgement import ALL_HEARD, Judgement, Unheard, judge
 from everlearn.data.log import FeedbackLog
 from everlearn.data.pages import Page
-from everlearn.data.policy import (
-    CONFIRMED,
-    OUTRANKED,
-    REPLACED,
-    TAKEN_BACK,
-    LabelPolicy,
-    Said,
-    Verdict,
-)
-from everlearn.data.quality import QUARANTINED, Candidate, Guards
+from everlearn.data.policy import REPLACED, TAKEN_BACK, LabelPolicy, Said, Verdict
+from everlearn.data.quality import Candidate, Guards
 from everlearn.data.quarantine import Quarantine
 from everlearn.data.slices import Consumed, Slice
 from everlearn.data.tables import (
@@ -39,6 +32,7 @@ from everlearn.data.tables import (
     corrections,
     write_table,
 )
+from everlearn.data.withdrawals import Withdrawals
 
 __all__ = ["LOG", "REPLACED", "TAKEN_BACK", "Judgement", "LogSource", "corrected_ids", "joined"]
 
@@ -50,21 +44,6 @@ SAMPLE = 10_000
 
 PIECE = 20_000
 """Labels in a blob."""
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What becomes of the labels of a slice.
-
-    Args:
-        verdicts: position → the label that counts for its prediction, learned as the row there.
-        refused: position → why nothing is learned at it.
-        corrects: positions of rows that judge anew what was learned before.
-    """
-
-    verdicts: Mapping[int, Verdict]
-    refused: Mapping[int, str]
-    corrects: Set[int]
 
 
 class LogSource:
@@ -108,7 +87,18 @@ class LogSource:
             raise SpecError("this LabelPolicy gives rows weights; name them in Schema(weight=…)")
         self._log, self._schema, self._blobs = log, schema, blobs
         self._guards, self._quarantine = guards, Quarantine(log.database, log.model)
+        self._withdrawals = Withdrawals(log.database, log.model, blobs)
         self._sample: pa.Table | None = None
+
+    @property
+    def log(self) -> FeedbackLog:
+        """Whose labels these are."""
+        return self._log
+
+    @property
+    def policy(self) -> LabelPolicy:
+        """Which labels count, and how much."""
+        return self._policy
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -149,7 +139,7 @@ class LogSource:
         columns: Columns,
         blobs: BlobStore,
         page: Page | None = None,
-        held: Set[str] = frozenset(),
+        unheard: Unheard = ALL_HEARD,
         aside: Mapping[int, str] = {},
     ) -> Slice:
         """The labels with start < position ≤ stop by the policy, and by what guards said already.
@@ -157,33 +147,33 @@ class LogSource:
         Args:
             page: these labels, where they were read already, and none judges the same prediction
                 as another one.
-            held: sources in quarantine.
+            unheard: labels that have no say.
             aside: position → why else a label is set aside.
         """
-        judged = _without(self._judged(start, stop, page, held), aside)
+        judged = self._judged(start, stop, page, unheard).without(aside)
         return self._spooled(start, stop, judged, columns, blobs, page)
 
-    def candidates(self, start: int, stop: int, page: Page, held: Set[str]) -> list[Candidate]:
+    def candidates(self, start: int, stop: int, page: Page, unheard: Unheard) -> list[Candidate]:
         """The rows of a part that count, for guards to judge; arguments as for `part`."""
-        return list(self._candidates(start, stop, self._judged(start, stop, page, held, False)))
+        return list(self._candidates(start, stop, self._judged(start, stop, page, unheard, False)))
 
     def _judged(
-        self, start: int, stop: int, page: Page | None, held: Set[str], quick: bool = True
+        self, start: int, stop: int, page: Page | None, unheard: Unheard, quick: bool = True
     ) -> Judgement:
         """Decide by the policy what counts; `quick`: of labels that may not count as they are."""
         before = start > 0 and (page is None or any(page.again))
         earlier = said_before(self._log, start, stop) if before else {}
         if page is None:
-            return self._settle(said_within(self._log, start, stop), earlier, held)
+            return judge(self._policy, said_within(self._log, start, stop), earlier, unheard)
         said = {}
-        plain = self._policy.plain and quick and not held
+        plain = self._policy.plain and quick and not unheard.any(start, stop)
         if earlier or not plain or None in page.value:
             said = {  # a first label that is alone counts as it is
                 prediction: [page.said(at)]
                 for at, prediction in enumerate(page.prediction)
                 if not plain or page.value[at] is None or prediction in earlier
             }
-        return self._settle(said, earlier, held)
+        return judge(self._policy, said, earlier, unheard)
 
     def _spooled(
         self,
@@ -204,7 +194,6 @@ class LogSource:
             names |= dict.fromkeys(table.schema.names)
             pieces.append({"blob": blobs.put(written), "rows": table.num_rows})
             size += len(written)
-        content = "".join(f"{piece['blob']}:{piece['rows']}," for piece in pieces)
         return Slice(
             source=LOG,
             kind=self.kind,
@@ -212,7 +201,7 @@ class LogSource:
             start=start,
             stop=stop,
             size=size,
-            digest=blake3(f"{start}-{stop}:{content}".encode()).hexdigest(),
+            digest=digest_of(start, stop, pieces),
             names=tuple(name for name in names if name not in (REFUSED, CORRECTS)),
             options={"pieces": pieces, "first": start, "corrects": len(judged.corrects)},
         )
@@ -235,7 +224,7 @@ class LogSource:
         for page in pages:
             for place, prediction in enumerate(page.prediction):
                 said.setdefault(prediction, []).append(page.said(place))
-        verdicts = self._settle(said, {}).verdicts
+        verdicts = judge(self._policy, said, {}).verdicts
         chosen = [_among(page, verdicts.keys()) for page in pages]
         ruled = self._ruled(Page.concat(chosen), verdicts)
         return joined(ruled, self._schema).drop_columns([REFUSED, CORRECTS])
@@ -244,19 +233,20 @@ class LogSource:
         """The rows of a source that was released: of predictions that it labelled after one
         position and up to another, and for which nothing counted without it."""
         earlier = said_before(self._log, after, upto) if after else {}
-        held = self._quarantine.active() - {source}
         said = said_within(self._log, after, upto)
-        with_it = self._settle(said, earlier, held)
-        without = self._settle(said, earlier, held | {source})
+        others = Unheard(self._quarantine.active() - {source}, self._withdrawals.positions())
+        with_it = judge(self._policy, said, earlier, others)
+        none = replace(others, sources=others.sources | {source})
+        without = judge(self._policy, said, earlier, none)
         page = self._read(after, upto)
-        others = set(_among(page, without.verdicts.keys()).prediction)
+        known = set(_among(page, without.verdicts.keys()).prediction)
         chosen = {
             position: verdict
             for position, prediction in zip(page.position, page.prediction, strict=True)
             if (verdict := with_it.verdicts.get(position)) is not None
             and verdict.winner is not None
             and verdict.winner.source == source
-            and prediction not in others
+            and prediction not in known
             and position not in with_it.corrects
         }
         if not chosen:
@@ -273,17 +263,17 @@ class LogSource:
         quarantine, all is decided again without it."""
         earlier = said_before(self._log, start, stop) if start else {}
         said = said_within(self._log, start, stop)
-        held = self._quarantine.active()
+        unheard = Unheard(self._quarantine.active(), self._withdrawals.positions(), learned=True)
         while True:
-            judged = self._settle(said, earlier, held)
+            judged = judge(self._policy, said, earlier, unheard)
             if self._guards is None:
                 return judged
             found = self._guards.inspect(self._candidates(start, stop, judged))
             for source, decision in found.suspects.items():
                 self._quarantine.put(source, decision, start)
             if not found.suspects:
-                return _without(judged, found.aside)
-            held |= found.suspects.keys()
+                return judged.without(found.aside)
+            unheard = replace(unheard, sources=unheard.sources | found.suspects.keys())
 
     def _candidates(self, start: int, stop: int, judged: Judgement) -> Iterator[Candidate]:
         for row in self._log.read(start, stop):
@@ -294,49 +284,10 @@ class LogSource:
                     row.prediction,
                     verdict.winner.source,
                     verdict.value,
-                    self._weight(verdict, row.prediction.propensity),
+                    self._policy.weight(verdict, row.prediction.propensity),
                     dated=row.prediction.key is not None
                     or self._schema.time in row.prediction.features,
                 )
-
-    def _settle(
-        self,
-        new: Mapping[int, list[Said]],
-        earlier: Mapping[int, list[Said]],
-        held: Set[str] = frozenset(),
-    ) -> Judgement:
-        """Decide what counts, given what was said of the same predictions before, and the sources
-        that have no say."""
-        verdicts: dict[int, Verdict] = {}
-        refused: dict[int, str] = {}
-        corrects: set[int] = set()
-        for prediction, spoken in new.items():
-            said = [one for one in spoken if one.source not in held]
-            refused |= {one.position: QUARANTINED for one in spoken if one.source in held}
-            if not said:
-                continue
-            learned = earlier.get(prediction, [])
-            before = [one for one in learned if one.source not in held]
-            verdict = self._policy.settle([*before, *said])
-            place = _place(verdict, said)
-            for one in said:
-                refused[one.position] = REPLACED if one.position < place else OUTRANKED
-            if verdict.winner is None:
-                for one in said:
-                    refused[one.position] = verdict.reason
-            elif before == learned and self._known(before, verdict):
-                refused[place] = CONFIRMED
-                continue
-            else:
-                del refused[place]
-                verdicts[place] = verdict
-            if learned:
-                corrects.add(place)
-        return Judgement(verdicts, refused, corrects)
-
-    def _known(self, before: Sequence[Said], verdict: Verdict) -> bool:
-        """Whether what counted before is the same."""
-        return bool(before) and self._policy.settle(before)[1:] == verdict[1:]
 
     def _ruled(self, page: Page, verdicts: Mapping[int, Verdict]) -> Page:
         """The page with the values and the weights that count; where there is no verdict, with
@@ -348,18 +299,20 @@ class LogSource:
             verdict = verdicts.get(position)
             if verdict is not None and verdict.winner is not None:
                 values[place] = verdict.value
-                weights[place] = self._weight(verdict, page.propensity[place])
+                weights[place] = self._policy.weight(verdict, page.propensity[place])
             elif not self._policy.plain:
                 values[place] = self._policy.settle([page.said(place)]).value
         return replace(page, value=values, weight=weights)
 
-    def _weight(self, verdict: Verdict, propensity: float | None) -> float:
-        assert verdict.winner is not None
-        return verdict.weight * self._policy.factor(propensity, verdict.winner.selection)
-
     def _read(self, after: int, upto: int) -> Page:
         """The labels with after < position ≤ upto."""
         return Page.concat(list(self._log.pages(after, upto)))
+
+
+def digest_of(start: int, stop: int, pieces: Sequence[Mapping[str, Json]]) -> str:
+    """The digest of a slice of the log, of what it is spooled to."""
+    content = "".join(f"{piece['blob']}:{piece['rows']}," for piece in pieces)
+    return blake3(f"{start}-{stop}:{content}".encode()).hexdigest()
 
 
 def corrected_ids(part: Slice, columns: Columns, blobs: BlobStore) -> Hashes:
@@ -373,26 +326,6 @@ def corrected_ids(part: Slice, columns: Columns, blobs: BlobStore) -> Hashes:
                 found.append(compiler.compile(piece.table).ids[marked])
     ids: Hashes = np.unique(np.concatenate(found))
     return ids
-
-
-def _without(judged: Judgement, aside: Mapping[int, str]) -> Judgement:
-    """What becomes of labels where guards set some of them aside."""
-    if not aside:
-        return judged
-    return Judgement(
-        {at: one for at, one in judged.verdicts.items() if at not in aside},
-        {**judged.refused, **aside},
-        judged.corrects - aside.keys(),
-    )
-
-
-def _place(verdict: Verdict, said: Sequence[Said]) -> int:
-    """The position of the slice at which the prediction is learned: of the label that counts or,
-    where that one is older, of the last one."""
-    mine = {one.position for one in said}
-    if verdict.winner is not None and verdict.winner.position in mine:
-        return verdict.winner.position
-    return said[-1].position
 
 
 def _among(page: Page, positions: Container[int]) -> Page:

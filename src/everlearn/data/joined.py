@@ -35,10 +35,10 @@ def joined(
         table = pa.table({REFUSED: pa.nulls(len(page), pa.string())})
     for name, column in _labelled(page, schema).items():
         given = name in table.schema.names and name in (schema.time, schema.id, schema.key)
-        table = table if given else _with_column(table, name, column)
-    table = _with_column(table, REFUSED, _reasons(page, refused))
+        table = table if given else with_column(table, name, column)
+    table = with_column(table, REFUSED, _reasons(page, refused))
     marked = [position in corrects for position in page.position]
-    return _with_column(table, CORRECTS, pa.array(marked))
+    return with_column(table, CORRECTS, pa.array(marked))
 
 
 def _reasons(page: Page, refused: Mapping[int, str]) -> pa.Array:
@@ -70,7 +70,7 @@ def _labelled(page: Page, schema: Schema) -> dict[str, pa.Array]:
     return made
 
 
-def _with_column(table: pa.Table, name: str, column: Any) -> pa.Table:
+def with_column(table: pa.Table, name: str, column: Any) -> pa.Table:
     """The table with this column, in place of one of its name."""
     at = table.schema.get_field_index(name)
     if at < 0:

@@ -168,6 +168,11 @@ class LabelPolicy:
         chance = self.audit + (1.0 - self.audit) * chance
         return min(1.0 / chance, self.clip) if chance > 0.0 else self.clip
 
+    def weight(self, verdict: Verdict, propensity: float | None) -> float:
+        """The weight of a row, given what counts for it and the chance of its output."""
+        assert verdict.winner is not None
+        return verdict.weight * self.factor(propensity, verdict.winner.selection)
+
     def audited(self, prediction: int) -> bool:
         """Whether a prediction falls into the random audit share; the same in every process."""
         if self.audit in (0.0, 1.0):

@@ -47,6 +47,10 @@ class Span(NamedTuple):
     after: int
     until: int | None
 
+    def holds(self, after: int) -> bool:
+        """Whether the label that comes next after a position is set aside."""
+        return self.after <= after and (self.until is None or after < self.until)
+
 
 class Quarantine:
     """The sources of one model.

@@ -47,6 +47,8 @@ class Slice:
         same: Json = [self.kind, self.digest, self.start, self.stop]
         if "erased" in self.options:  # rows of it are there no more
             same.append(self.options["erased"])
+        if "withdrawn" in self.options:
+            same.append(["withdrawn", self.options["withdrawn"]["blob"]])
         return digest_bytes(canonical_json(same))
 
     def to_json(self) -> Json:

@@ -91,6 +91,8 @@ def _columns(matrix: Any) -> Any:
 def _array(values: Any) -> pa.Array:
     if values.dtype.kind in "USO":
         return pa.array(values.tolist(), from_pandas=True)
+    if values.dtype.kind == "f" and not np.isnan(values).any():
+        return pa.array(values)  # without a copy
     return pa.array(values, from_pandas=True)
 
 
@@ -215,14 +217,13 @@ class SpoolReader:
             if end > row:
                 batch = self._complete(self._blobs.get(piece["blob"]))
                 table = batch.slice(row - begin)
-                yield Piece(Place(row), table, _refused(table))
+                yield Piece(Place(row), table, refused_rows(table))
                 row = end
             begin = end
 
     def _complete(self, data: bytes) -> pa.RecordBatch:
         """The piece, with columns of nulls where only other pieces have the name."""
-        table = pa.ipc.open_file(pa.py_buffer(data)).read_all().combine_chunks()
-        batch = table.to_batches()[0]
+        batch = spooled(data)
         there = set(batch.schema.names)
         for name in self._names:
             if name not in there:
@@ -230,7 +231,12 @@ class SpoolReader:
         return batch
 
 
-def _refused(table: pa.RecordBatch) -> dict[int, str]:
+def spooled(data: bytes) -> pa.RecordBatch:
+    """The inverse of `write_table`, of a table with rows."""
+    return pa.ipc.open_file(pa.py_buffer(data)).read_all().combine_chunks().to_batches()[0]
+
+
+def refused_rows(table: pa.RecordBatch) -> dict[int, str]:
     """Row → why it is not to be learned."""
     at = table.schema.get_field_index(REFUSED)
     if at < 0 or table.column(at).null_count == table.num_rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -123,11 +124,11 @@ class Account:
             return
         old = self._reasons[part]
         counts, examples = dict(old["set_aside"]), list(old["examples"])
-        for row, reason in rows:
+        for reason, count in Counter(reason for _, reason in rows).items():
             kind = kind_of(reason)
-            counts[kind] = counts.get(kind, 0) + 1
-            if len(examples) < EXAMPLES:
-                examples.append({"row": row, "reason": reason})
+            counts[kind] = counts.get(kind, 0) + count
+        more = rows[: EXAMPLES - len(examples)]
+        examples += [{"row": row, "reason": reason} for row, reason in more]
         self._reasons[part] = {"set_aside": counts, "examples": examples}
         self.counts[part, ASIDE] += len(rows)
 

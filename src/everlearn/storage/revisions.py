@@ -15,7 +15,7 @@ from everlearn.storage.schema import metadata
 if TYPE_CHECKING:
     from everlearn.storage.database import Database
 
-HEAD = "0013"
+HEAD = "0014"
 """The newest revision in `migrations/versions`, so that Alembic is loaded only when needed."""
 
 _revisions = sa.Table(

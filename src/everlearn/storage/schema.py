@@ -398,3 +398,51 @@ erasures = sa.Table(
     sa.Column("report", sa.JSON, nullable=False),  # what was erased, and what learned from it
     sa.Column("at", sa.BigInteger, nullable=False),
 )
+
+withdrawals = sa.Table(
+    "withdrawals",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("model_id", sa.ForeignKey("models.id"), nullable=False, index=True),
+    sa.Column("condition", sa.JSON, nullable=False),  # what was asked for, and by what grammar
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("author", sa.String),
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("places", sa.JSON, nullable=False),  # of the rows: blobs of positions or row numbers
+    sa.Column("report", sa.JSON, nullable=False),  # what had learned from them
+    sa.Column("job_id", sa.ForeignKey("jobs.id")),  # that folds without them; NULL: nothing to fold
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
+
+edits = sa.Table(
+    "edits",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("model_id", sa.ForeignKey("models.id"), nullable=False, index=True),
+    sa.Column("number", sa.Integer, nullable=False),  # 1, 2, … per model
+    sa.Column("features", sa.Text, nullable=False),  # JSON text
+    sa.Column("output", sa.Text, nullable=False),  # JSON text: what is to be answered
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("author", sa.String),
+    sa.Column("prediction_id", sa.BigInteger),  # that was wrong, where it is one of the log
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", sa.BigInteger),
+    sa.Column("ended_at", sa.BigInteger),  # NULL: it holds
+    sa.Column("ended_why", sa.String),  # "revoked", "expired", "learned", …
+    sa.UniqueConstraint("model_id", "number"),
+)
+
+bisections = sa.Table(
+    "bisections",
+    metadata,
+    sa.Column("id", Key, primary_key=True),
+    sa.Column("model_id", sa.ForeignKey("models.id"), nullable=False, index=True),
+    sa.Column("asked", sa.JSON, nullable=False),  # metric, versions, rows to judge on
+    sa.Column("fingerprint", sa.String, nullable=False, index=True),  # of what was asked
+    sa.Column("state", sa.String, nullable=False),  # "running", "done", "failed"
+    sa.Column("probes", sa.JSON, nullable=False),  # what was measured so far, to go on from
+    sa.Column("report", sa.JSON(none_as_null=True)),
+    sa.Column("revision", sa.BigInteger, nullable=False),  # grows by 1 with every change
+    sa.Column("created_at", sa.BigInteger, nullable=False),
+    sa.Column("finished_at", sa.BigInteger),
+)
