@@ -10,6 +10,27 @@ import pytest
 
 from everlearn import learners
 
+TREES = {
+    "adaptive_random_forest",
+    "adaptive_random_forest_regressor",
+    "auto",
+    "half_space_trees",
+    "hoeffding_adaptive_tree",
+    "hoeffding_adaptive_tree_regressor",
+    "hoeffding_tree",
+    "hoeffding_tree_regressor",
+    "regression_bins",
+    "tree_core",
+    "trees_at_limits",
+    "trees_from_elsewhere",
+}
+"""Modules and files of tests that share the kernels of trees, which take longest to compile."""
+
+
+def group_of(stem: str) -> str:
+    """The group of a learner's module, or of a file without its "test_" (see `conftest`)."""
+    return "trees" if stem in TREES else stem
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -42,7 +63,7 @@ class Entry:
     @property
     def group(self) -> str:
         """Of the tests that share its kernels: they run in one process (see `conftest`)."""
-        return self.module.rpartition(".")[2]
+        return group_of(self.module.rpartition(".")[2])
 
     def make(self, **params: Any) -> Any:
         return getattr(learners, self.name)(**self.params | params)

@@ -10,12 +10,13 @@ import pytest
 
 import everlearn.learners
 from everlearn.learners.native.parameters import Parameters
+from tests.learners.natives import group_of
 
 FOLDER = Path(everlearn.learners.__file__).parent
 MODULES = [
     pytest.param(
         ".".join(path.relative_to(FOLDER).with_suffix("").parts),
-        marks=pytest.mark.xdist_group(path.stem),
+        marks=pytest.mark.xdist_group(group_of(path.stem)),
     )
     for path in sorted(FOLDER.rglob("*.py"))
     if ">>> " in path.read_text()

@@ -23,6 +23,7 @@ from everlearn.strategies import EWC, Anchor, Strategy
 from everlearn.testing.learner import COLUMNS, LearnerSuite, copied, make_rows
 from everlearn.testing.per_row import PerRowSuite
 
+pytestmark = pytest.mark.xdist_group("anchor")  # in one process, kernels are compiled once
 NUMBERS = Columns(numbers=("a", "b", "c"), target="y", target_kind="boolean")
 METHODS = [EWC(5.0), EWC(5.0, decay=0.8), Anchor(0.5)]
 OPTIMIZERS = ["sgd", "adagrad", "adam", "ftrl"]

@@ -110,3 +110,14 @@ def test_more_rows_can_be_drawn_than_are_held() -> None:
     drawn = held.draw(35, generator)
     assert drawn is not None and len(drawn) == 35
     assert np.bincount(drawn.ids.astype(int)).max() == 4
+
+
+def test_the_same_rows_are_drawn_however_many_at_once() -> None:
+    def drawn(cuts: list[int]) -> list[int]:
+        held, generator = Reservoir(100).open(), np.random.default_rng(0)
+        held.offer(make_rows(0, 100), np.zeros(100), generator)
+        held.settle()
+        batches = [held.draw(rows, generator) for rows in cuts]
+        return [int(i) for batch in batches if batch is not None for i in batch.ids]
+
+    assert drawn([30, 20_000, 70]) == drawn([100] * 201)

@@ -52,12 +52,25 @@ def linear_classes(estimator: Any, matrix: Any, classes: int) -> Prediction:
     """
     scores = matrix @ estimator.coef_.T
     scores += estimator.intercept_
+    if estimator.loss == "modified_huber":
+        proba = np.asarray(estimator.predict_proba(matrix), np.float64)
+        return of_scores(estimator, scores, classes, proba)
+    return of_scores(estimator, scores, classes)
+
+
+def of_scores(
+    estimator: Any, scores: Floats, classes: int, proba: Floats | None = None
+) -> Prediction:
+    """What an SGD classifier says by (n, k) scores, one for code 1 of two.
+
+    Args:
+        proba: (n, k) probabilities, where the scores alone do not say them.
+    """
+    if proba is None and estimator.loss == "log_loss":
+        proba = _linear_proba(scores)
     if scores.shape[1] > 1:
-        return Prediction(
-            value=scores.argmax(axis=1), proba=_linear_proba(estimator, matrix, scores)
-        )
+        return Prediction(value=scores.argmax(axis=1), proba=proba)
     margin = scores[:, 0]
-    proba = _linear_proba(estimator, matrix, scores)
     value = (margin > 0).astype(np.int64)
     return _narrow(Prediction(value=value, proba=proba, margin=margin), classes)
 
@@ -110,12 +123,8 @@ def _predicts_as(estimator: Any, base: Any, model: Any) -> bool:
     return isinstance(estimator, base) and type(estimator).predict is model.predict
 
 
-def _linear_proba(estimator: Any, matrix: Any, scores: Floats) -> Floats | None:
-    """(n, k) probabilities for (n, k) scores, or (n, 2) for (n, 1); None for a loss without."""
-    if estimator.loss == "modified_huber":
-        return np.asarray(estimator.predict_proba(matrix), np.float64)
-    if estimator.loss != "log_loss":
-        return None
+def _linear_proba(scores: Floats) -> Floats:
+    """(n, k) probabilities for (n, k) logistic scores, or (n, 2) for (n, 1)."""
     if scores.shape[1] > 1:
         return _normalised(expit(scores))
     proba = np.empty((len(scores), 2))

@@ -26,8 +26,10 @@ from everlearn.base import (
 from everlearn.learners import codec
 from everlearn.learners.answers import answer_for, nothing_kept, prior
 from everlearn.learners.checks import checked_target, weighing
+from everlearn.learners.editable import Editable
 from everlearn.learners.encoder import Encoder, Encoding
 from everlearn.learners.growth import can_grow, grow_estimator
+from everlearn.learners.scikit_editable import EditableLinear, is_linear
 
 FEWEST = 2
 """Classes that an estimator is made with at least; while one is known, the second is empty."""
@@ -89,10 +91,7 @@ class SklearnLearner:
             return prior(len(batch), self.kind, self._classes, self._has_proba)
         try:
             with self._quiet():
-                matrix = self._encoding.transform(batch)
-                for step in self._transformers:
-                    matrix = step.transform(matrix)
-                return self._answer(self._estimator, matrix, self._classes)
+                return self._answer(self._estimator, self._matrix(batch), self._classes)
         except IndexError as error:
             raise InputError(
                 f"{type(self._estimator).__name__} has no place for a value in these rows: {error};"
@@ -124,6 +123,19 @@ class SklearnLearner:
             grow_estimator(self._estimator, classes)
         self._classes = max(self._classes, classes)
         return True
+
+    def editable(self) -> Editable | None:
+        """How a patch can change its answers: by the weights of a linear model."""
+        if not self._fitted or not is_linear(self._estimator, self.kind):
+            return None
+        return EditableLinear(self._estimator, self.kind, self._matrix, self._classes)
+
+    def _matrix(self, batch: Batch) -> Any:
+        """(n, p) columns for the estimator."""
+        matrix = self._encoding.transform(batch)
+        for step in self._transformers:
+            matrix = step.transform(matrix)
+        return matrix
 
     def save(self) -> State:
         """The encoder's statistics and every step's learned attributes."""

@@ -32,6 +32,7 @@ class Elastic(Holder):
         self.strength = strength
         self.importance: dict[str, Tensor] = {}
         self.anchor: dict[str, Tensor] = {}
+        self._stiff: dict[str, tuple[Tensor, float, Tensor]] = {}
 
     def before_step(self, training: Training) -> None:
         """Pull the weights to their anchors."""
@@ -39,8 +40,17 @@ class Elastic(Holder):
             stiffest = 1.0 / group["lr"] if group["lr"] > 0 else float("inf")
             for name, weight in _named(training, group["params"]):
                 if weight.grad is not None and name in self.importance:
-                    stiffness = (self.strength * self.importance[name]).clamp_(max=stiffest)
-                    weight.grad.addcmul_(stiffness, weight.detach() - self.anchor[name])
+                    apart = weight.detach() - self.anchor[name]
+                    weight.grad.addcmul_(self._stiffness(name, stiffest), apart)
+
+    def _stiffness(self, name: str, stiffest: float) -> Tensor:
+        """``strength · importance``, at most `stiffest`; made anew where one of them changed."""
+        importance = self.importance[name]
+        of, limit, stiffness = self._stiff.get(name, (None, stiffest, importance))
+        if of is not importance or limit != stiffest:
+            stiffness = (self.strength * importance).clamp_(max=stiffest)
+            self._stiff[name] = importance, stiffest, stiffness
+        return stiffness
 
     def grown(self, padded: Padded) -> None:
         """New weights are not held."""
@@ -65,6 +75,7 @@ class Elastic(Holder):
             raise InputError(f"the state has {sorted(state)}; it is not of {self.name}")
         self.importance = tensors_of_part(state["importance"], device)
         self.anchor = tensors_of_part(state["anchor"], device)
+        self._stiff = {}
 
 
 def _named(training: Training, parameters: list[Any]) -> list[tuple[str, Any]]:

@@ -30,7 +30,8 @@ PERMUTED = BLOCK
 _ROUND = 16_384  # draws in a round from more rows than that
 _LARGE_ROUND = 32_768  # draws in a round where the memory is larger than what stays resident,
 _BLOCKS = 4  # out of so many blocks, which do
-_AHEAD = 1_024  # rows gathered at first; doubles up to 8 times that
+_AHEAD = 1_024  # rows gathered at first; doubles up to
+_MOST_AHEAD = 8_192  # so many; draws of more are gathered as they are
 
 
 class HeldRows(ABC):
@@ -80,13 +81,10 @@ class HeldRows(ABC):
         self._due += self._ratio * n
         wanted = int(self._due + 1e-9)
         self._due = max(self._due - wanted, 0.0)
-        pieces = []
-        while wanted > 0:
-            ranks = self._sequence(generator)
-            stop = min(self._at + wanted, len(ranks))
-            pieces.append(self._rows(ranks, self._at, stop))
-            wanted -= stop - self._at
-            self._at = stop
+        spans = self._spans(wanted, generator)
+        if wanted > _MOST_AHEAD:
+            return self._held.gather(np.concatenate([r[start:stop] for r, start, stop in spans]))
+        pieces = [self._rows(ranks, start, stop) for ranks, start, stop in spans]
         return Batch.concat(pieces) if pieces else None
 
     @abstractmethod
@@ -174,6 +172,17 @@ class HeldRows(ABC):
         self._seed = None if meta["seed"] is None else int(meta["seed"])
         self._restore_own(meta["own"], _beside("own", arrays))
 
+    def _spans(
+        self, wanted: int, generator: np.random.Generator
+    ) -> Iterator[tuple[Ints, int, int]]:
+        """The next ranks to draw, in pieces: a round, and from where to where."""
+        while wanted > 0:
+            ranks, start = self._sequence(generator), self._at
+            stop = min(start + wanted, len(ranks))
+            yield ranks, start, stop
+            wanted -= stop - start
+            self._at = stop
+
     def _sequence(self, generator: np.random.Generator) -> Ints:
         """The ranks of this round; a new round where the last one is used up."""
         if self._seed is not None and self._round is None:
@@ -217,7 +226,7 @@ class HeldRows(ABC):
         """The rows of ranks[start:stop], gathered ahead in larger pieces."""
         pool, at = self._pool, self._pool_start
         if pool is None or start < at or stop > at + len(pool):
-            ahead = _AHEAD if pool is None else min(2 * len(pool), 8 * _AHEAD)
+            ahead = _AHEAD if pool is None else min(2 * len(pool), _MOST_AHEAD)
             pool = self._held.gather(ranks[start : max(stop, start + ahead)])
             self._pool, self._pool_start, at = pool, start, start
         return pool.take(slice(start - at, stop - at))

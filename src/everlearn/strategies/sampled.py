@@ -54,14 +54,13 @@ class RowSample:
         if rows > free:  # row number t takes place ⌊u·t⌋, if there is one; of several, the last
             number = torch.arange(self._offered + free + 1, self._offered + rows + 1)
             place = (torch.rand(rows - free, dtype=torch.float64) * number).long()
-            taken = {
-                int(place[row]): free + row for row in torch.nonzero(place < self._n)[:, 0].tolist()
-            }
+            hits = torch.nonzero(place < self._n)[:, 0]
+            taken = dict(zip(place[hits].tolist(), (hits + free).tolist(), strict=True))
             if taken:
                 to = torch.tensor(list(taken), device=columns[0].device)
                 of = torch.tensor(list(taken.values()), device=columns[0].device)
                 for held, column in zip(self._held, columns, strict=True):
-                    held[to] = column.detach()[of]
+                    held.index_copy_(0, to, column.detach().index_select(0, of))
         self._offered += rows
 
     def draw(self, rows: int) -> list[Tensor]:

@@ -16,9 +16,11 @@ from everlearn.base import (
     Prediction,
     State,
 )
+from everlearn.learners.boosting.editable import EditableBoost
 from everlearn.learners.boosting.forest import RATE, Block, Forest
 from everlearn.learners.boosting.matrix import Matrix
 from everlearn.learners.checks import check_weight, checked_target
+from everlearn.learners.editable import Editable
 
 if TYPE_CHECKING:
     from everlearn.learners.boosting.definition import Boosted
@@ -112,6 +114,14 @@ class BoostedTrees:
         self._room(classes)
         self._classes = max(self._classes, classes)
         return True
+
+    def editable(self) -> Editable | None:
+        """How a patch can change its answers: by the leaves of its newest trees."""
+        if not self._rows or self.definition.link() == "exponential":
+            return None
+        return EditableBoost(
+            self._forest, self._library, self._matrix.transform, self._known, self._answer
+        )
 
     def save(self) -> State:
         """The trees as the library's text, what they are added to, and the codes of categories."""
@@ -265,6 +275,11 @@ class BoostedTrees:
         """(n, outputs) scores."""
         made: Floats = self.base_ + self._forest.margins(self._library, x, self._outputs)
         return made
+
+    def _known(self, x: Floats) -> Floats:
+        """(n, k) scores of the classes that are known, or (n, 1)."""
+        margins = self._margins(x)
+        return margins if margins.shape[1] == 1 else margins[:, : self._classes]
 
     def _answer(self, margins: Floats) -> Prediction:
         """What the scores say."""

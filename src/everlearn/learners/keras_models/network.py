@@ -25,8 +25,10 @@ from everlearn.base import (
 )
 from everlearn.learners.answers import prior
 from everlearn.learners.checks import checked_target, weighing
+from everlearn.learners.editable import Editable
 from everlearn.learners.encoder import encoding_of
 from everlearn.learners.keras_models.back_ends import back_end, without_numpy_warnings
+from everlearn.learners.keras_models.editable import EditableDense, has_head
 from everlearn.learners.keras_models.holder import KerasHolder
 from everlearn.learners.keras_models.losses import Form
 from everlearn.learners.keras_models.making import make_model, seeded
@@ -190,6 +192,22 @@ class KerasNetwork:
         """Let what a retention brings take part in learning. Returns this learner."""
         self._training.hold(holder)
         return self
+
+    def editable(self) -> Editable | None:
+        """How a patch can change its answers: by the weights of the dense layer that gives them,
+        where there is one."""
+        answers = self._training.steps or self.definition.answers_first
+        return self._head if answers else None
+
+    @cached_property
+    def _head(self) -> EditableDense | None:
+        """The model's last layer, if it can be changed."""
+        if not has_head(self._model):
+            return None
+        form, array_of = self._training.form, self._steps.array_of
+        return EditableDense(
+            self._model, self._matrix, array_of, form.prediction, lambda: self.classes
+        )
 
     def settle(self) -> None:
         """The increment is over."""

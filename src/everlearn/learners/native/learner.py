@@ -17,8 +17,10 @@ from everlearn.base import (
     SpecError,
     State,
 )
+from everlearn.learners.editable import Editable
 from everlearn.learners.encoder import refuse_texts
 from everlearn.learners.native.classifier import Classifier, chosen, wide
+from everlearn.learners.native.editable import editable_native
 from everlearn.learners.native.estimator import Native
 from everlearn.learners.native.regressor import Regressor, finite
 from everlearn.learners.native.rows import WIDTH, Rows, Shape, usable
@@ -113,6 +115,10 @@ class NativeLearner:
             settle()
         if self._held is not None:
             self._held.settle(self._estimator._settled())
+
+    def editable(self) -> Editable | None:
+        """How a patch can change its answers: by its weights or by its leaves."""
+        return editable_native(self._estimator, self._rows, self._of_codes, self._classes)
 
     def hold_weights(self, held: HeldWeights) -> NativeLearner:
         """Hold the weights of a linear model while it learns; returns this learner.

@@ -27,6 +27,7 @@ from everlearn.base import (
 )
 from everlearn.learners.answers import prior
 from everlearn.learners.checks import checked_target, weighing
+from everlearn.learners.editable import Editable
 from everlearn.learners.encoder import encoding_of
 from everlearn.learners.neural.answering import (
     answer,
@@ -35,6 +36,7 @@ from everlearn.learners.neural.answering import (
     takes_statistics,
 )
 from everlearn.learners.neural.change import Change
+from everlearn.learners.neural.editable import EditableHead
 from everlearn.learners.neural.heads import Replaced, head_of, is_shared, renew, widen
 from everlearn.learners.neural.holder import Holder
 from everlearn.learners.neural.layers import still_buffers
@@ -149,10 +151,10 @@ class Network:
         joins = self._answers_as_it_learns and len(learned) == len(batch)
         answer = self.predict(scored) if score and not joins else None
         y = self._target(learned)
-        x = self._learned_matrix(learned)
+        matrix = self._learned_matrix(learned)
         if not len(learned):
             return answer
-        x = self._about_to_learn(learned, x, y)
+        x = self._about_to_learn(learned, matrix, y)
         size = self.definition.batch or len(learned)
         unlearned = 0 if self._training.steps or self.definition.pretrained else size
         order, outputs = self._steps(x, y, None if weight is None else self._tensor(weight), size)
@@ -252,6 +254,17 @@ class Network:
         self._training.holders.append(holder)
         return self
 
+    def editable(self) -> Editable | None:
+        """How a patch can change its answers: by the weights of the linear layer that gives them,
+        where there is one."""
+        answers = self._training.steps or self.definition.pretrained
+        if not answers or self._last is None or self._form == "logarithm":
+            return None
+        head = self._module.get_submodule(self._last)
+        assert isinstance(head, torch.nn.Linear)
+        classes = 0 if self._one_score else self._classes
+        return EditableHead(head, self.predict, self._answer, classes)
+
     def settle(self) -> None:
         """The increment is over."""
         with self._random.own():
@@ -335,22 +348,24 @@ class Network:
 
     # --- learning ---
 
-    def _learned_matrix(self, batch: Batch) -> Tensor:
-        """The rows as a matrix, after the encoder has learned them."""
+    def _learned_matrix(self, batch: Batch) -> Array:
+        """(n, width) of the rows, after the encoder has learned them."""
         before = self._encoding.snapshot()
         try:
             self._encoding.learn(batch)
-            return self._tensor(self._encoding.transform(batch))
+            matrix: Array = self._encoding.transform(batch)
+            return matrix
         except InputError:
             self._encoding.restore(before)
             raise
 
-    def _about_to_learn(self, batch: Batch, x: Tensor, y: Tensor) -> Tensor:
-        """The rows as the changed module takes them, after it has seen what is coming."""
+    def _about_to_learn(self, batch: Batch, matrix: Array, y: Tensor) -> Array | Tensor:
+        """The rows as the module takes them: on a CPU, each step makes its own tensor of its rows;
+        a GPU, or a changed module that looks at what is coming, is given all of them at once."""
         if not self._change.kind:
-            return x
+            return matrix if self._device.type == "cpu" else self._tensor(matrix)
         with self._random.own():
-            x = self._change.marked(batch, x, learned=True)
+            x = self._change.marked(batch, self._tensor(matrix), learned=True)
             if self._change.begin(self._training, x, y):
                 self._train_anew()
         return x
@@ -362,7 +377,9 @@ class Network:
             return self._tensor(y)
         return torch.from_numpy(np.array(y, np.int64)).to(self._device)
 
-    def _steps(self, x: Tensor, y: Tensor, w: Tensor | None, size: int) -> tuple[Ints, Tensor]:
+    def _steps(
+        self, x: Array | Tensor, y: Tensor, w: Tensor | None, size: int
+    ) -> tuple[Ints, Tensor]:
         """Learn rows in steps of `size`, in an order drawn from the state.
 
         Returns:
@@ -373,6 +390,7 @@ class Network:
         if len(x) > size:
             with self._random.own():
                 places = torch.randperm(len(x))
+        order = np.arange(len(x)) if places is None else places.numpy()
         at = None if places is None else places.to(self._device)
         starts = list(range(0, len(x), size))
         if takes_statistics(self._module) and len(x) - starts[-1] == 1:
@@ -382,12 +400,23 @@ class Network:
         for start, stop in zip(starts, [*starts[1:], len(x)], strict=True):
             step = slice(start, stop) if at is None else at[start:stop]
             own = None if w is None else w[step]
+            if isinstance(x, Tensor):
+                rows = x[step]
+            else:
+                rows = self._tensor(x[start:stop] if at is None else x.take(order[start:stop], 0))
             with self._random.own():  # others may draw in between
-                outputs.append(self._training.step(x[step], y[step], own))
-        order = np.arange(len(x)) if places is None else places.numpy()
+                outputs.append(self._training.step(rows, y[step], own))
         return order, outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     # --- answering ---
+
+    @cached_property
+    def _last(self) -> str | None:
+        """The linear layer whose answer is the module's, or None."""
+        try:
+            return head_of(self._module, self._blank())
+        except SpecError:
+            return None
 
     @cached_property
     def _answers_as_it_learns(self) -> bool:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-NUMBERS = 20_000_000
-"""Of gradients that are held at once."""
+NUMBERS = 8_000_000
+"""Of gradients that are held at once: 32 MB, which an allocator keeps and gives out again; what is
+larger is asked of the system each time, which takes 2.5 times as long."""
 
 OfRow = Callable[[Tensor, Tensor], Tensor]
 """((k,) output of a row, its target) → a number, of which the gradient is taken."""

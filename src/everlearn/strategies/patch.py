@@ -1,0 +1,120 @@
+"""Patches: single answers put right, without learning.
+
+A patch is an ordered list of edits, each an input and the answer that is wanted for it, and what
+was solved for them. It is always solved again from the version that it is for, with all edits at
+once: one edit after the other, each solved for the patched model, would undo those before it. The
+learner under it stays as it is, and is what learns on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal, Self
+
+from everlearn.base import Batch, IntegrityError, Json, Learner, Part, Prediction, State
+from everlearn.strategies.patch_exceptions import Exceptions
+from everlearn.strategies.patch_weights import Weights
+
+Way = Literal["auto", "memory", "weights"]
+"""How answers are changed: by exceptions within a radius ("memory"), by the least change of a
+linear layer or of leaves ("weights"), or by whichever each edit needs ("auto")."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """One answer that is to be another.
+
+    Args:
+        number: 1, 2, … per model; 0 where it has none yet.
+        features: the input, a dict of columns and values, plain JSON.
+        output: what is to be answered, as the target has it.
+        reason: for people.
+        author: who wants it, or None.
+        prediction_id: of the logged prediction that was wrong, or None.
+        expires_at: when it ends by itself, microseconds, or None.
+    """
+
+    number: int = 0
+    features: Json
+    output: Json
+    reason: str
+    author: str | None = None
+    prediction_id: int | None = None
+    expires_at: int | None = None
+
+    def to_json(self) -> dict[str, Json]:
+        """All fields by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patch:
+    """Edits of one version, and what was solved for them.
+
+    Args:
+        edits: in their order.
+        base: number of the version that it was solved for; None: the one that it is a part of.
+        way: that was asked for.
+        weights: a change of scores, or None.
+        exceptions: balls in which answers are given, whatever the scores say; or None.
+    """
+
+    edits: tuple[Edit, ...]
+    base: int | None = None
+    way: Way = "auto"
+    weights: Weights | None = None
+    exceptions: Exceptions | None = None
+
+    def answer(self, learner: Learner, batch: Batch) -> Prediction:
+        """What is answered for every row by the patched learner."""
+        if self.weights is None:
+            prediction = learner.predict(batch)
+        else:
+            prediction = self.weights.answer(learner, batch)
+        if self.exceptions is None:
+            return prediction
+        return self.exceptions.answer(batch, prediction)
+
+    def save(self) -> dict[str, Part]:
+        """The parts of a state."""
+        known = {"base": self.base, "way": self.way}
+        state = {"edits": Part(meta=known | {"edits": [edit.to_json() for edit in self.edits]})}
+        if self.weights is not None:
+            state["weights"] = self.weights.save()
+        if self.exceptions is not None:
+            state["exceptions"] = self.exceptions.save()
+        return state
+
+    @classmethod
+    def load(cls, state: State) -> Self | None:
+        """The inverse of `save`; None of a state without a patch.
+
+        Raises:
+            IntegrityError: it is malformed.
+        """
+        if not state:
+            return None
+        weights, exceptions = state.get("weights"), state.get("exceptions")
+        try:
+            known = state["edits"].meta
+            return cls(
+                edits=edits_in(state["edits"]),
+                base=known["base"],
+                way=known["way"],
+                weights=None if weights is None else Weights.load(weights),
+                exceptions=None if exceptions is None else Exceptions.load(exceptions),
+            )
+        except (KeyError, TypeError, IndexError) as error:
+            raise IntegrityError(f"the patch is malformed: {error!r}") from error
+
+
+def edits_in(part: Part) -> tuple[Edit, ...]:
+    """The edits in the part "edits" of a patch.
+
+    Raises:
+        IntegrityError: it is malformed.
+    """
+    try:
+        return tuple(Edit(**edit) for edit in part.meta["edits"])
+    except (KeyError, TypeError) as error:
+        raise IntegrityError(f"the edits of the patch are malformed: {error!r}") from error
