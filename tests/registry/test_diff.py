@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from everlearn.base import NotFoundError
+from everlearn.registry.diff import changed_settings
 from everlearn.registry.registry import Registry
 from tests.registry.conftest import MODEL, add_version, increment, state_of
 
@@ -79,3 +81,25 @@ def test_a_diff_says_which_parts_of_the_definition_changed(registry: Registry) -
     assert registry.diff("delays", 1, 2).definition == ("gate",)
     with pytest.raises(NotFoundError):
         registry.diff("delays", 1, 3)
+
+
+def test_settings_that_differ_are_named_by_their_paths() -> None:
+    def config(learner: Any, triggers: list[Any], alpha: float) -> Any:
+        params = {"learner": learner, "triggers": {"tuple": triggers}, "alpha": alpha}
+        return {"class": "everlearn:Model", "params": params}
+
+    sgd = {"class": "a.b:SGD", "params": {"rate": 0.1, "loss": "log"}}
+    tree = {"class": "a.b:Tree", "params": {"rate": 0.2, "depth": 3}}
+    volume = {"class": "c:Volume", "params": {"n": 10}}
+    faster = {"class": "a.b:SGD", "params": {"rate": 0.3, "loss": "log"}}
+    more = {"class": "c:Volume", "params": {"n": 20}}
+    assert changed_settings(config(sgd, [volume], 1.0), config(faster, [more], 1.0)) == [
+        {"name": "learner.rate", "before": 0.1, "after": 0.3},
+        {"name": "triggers[0].n", "before": 10, "after": 20},
+    ]
+    assert changed_settings(config(sgd, [], 1.0), config(tree, [volume], 2.0)) == [
+        {"name": "learner", "before": "SGD", "after": "Tree"},
+        {"name": "alpha", "before": 1.0, "after": 2.0},
+        {"name": "triggers[0]", "before": None, "after": "Volume"},
+    ]
+    assert changed_settings(config(sgd, [volume], 1.0), config(sgd, [volume], 1.0)) == []

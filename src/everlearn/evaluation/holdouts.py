@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from everlearn.base import (
     NO_TIME,
@@ -196,15 +197,15 @@ class HoldOuts:
 
     def drop(self, ids: Hashes) -> int:
         """Remove the rows with these ids (a retraction). Returns how many were removed."""
-        removed = 0
+        removed, gone = 0, np.sort(ids)
         current = self._gather()
         if current is not None:
-            keep = ~np.isin(current.ids, ids)
+            keep = ~_among(current.ids, gone)
             removed += len(current) - int(keep.sum())
             self._current = current.take(keep) if keep.any() else None
         left = []
         for period in self._periods:
-            keep = ~np.isin(period.batch.ids, ids)
+            keep = ~_among(period.batch.ids, gone)
             removed += len(period) - int(keep.sum())
             if keep.all():
                 left.append(period)
@@ -287,6 +288,15 @@ class HoldOuts:
             if len(period) > cap:
                 rows = sample(period.batch, cap)
                 self._periods[place] = Period.of(period.first, period.last, rows)
+
+
+def _among(ids: Hashes, gone: Hashes) -> npt.NDArray[np.bool_]:
+    """(n,) which of the ids are among others, sorted ones; `np.isin` would hash the hashes."""
+    if not len(gone):
+        return np.zeros(len(ids), bool)
+    places = np.minimum(gone.searchsorted(ids), len(gone) - 1)
+    found: npt.NDArray[np.bool_] = gone[places] == ids
+    return found
 
 
 def row_cap(sizes: Sequence[int], rows: int) -> int:

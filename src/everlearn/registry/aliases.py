@@ -8,6 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from everlearn.base import ConflictError, InputError, Json, NotFoundError
+from everlearn.registry import edits
+from everlearn.registry.marks import check_unmarked, marked
 from everlearn.registry.models import as_text, model_id, now
 from everlearn.registry.versions import check_exists
 from everlearn.storage import schema
@@ -79,11 +81,14 @@ def move(
         expected: the version that it must point at now; None: there must be no such alias.
 
     Raises:
-        ConflictError: it points elsewhere by now; nothing was changed.
+        ConflictError: it points elsewhere by now, or the version learned rows that were withdrawn
+            and cannot become champion; nothing was changed.
         NotFoundError: there is no such version, or its state was removed.
     """
     key = model_id(connection, model, lock=True)
     check_exists(connection, model, to, whole=True)
+    if alias == CHAMPION:
+        check_unmarked(connection, model, to)
     _check_expected(connection, model, alias, expected)
     table = schema.aliases
     if expected is None:
@@ -94,6 +99,8 @@ def move(
             .where(table.c.model_id == key, table.c.name == alias)
             .values(version=to, revision=table.c.revision + 1)
         )
+    if alias == CHAMPION:
+        edits.settle(connection, model, to, now())
     return _record(connection, key, alias, expected, to, action, reason)
 
 
@@ -152,7 +159,8 @@ def rollback(
 
     Args:
         connection: a writing transaction; the model stays locked to its end.
-        to: a version that was champion before; the champion before the present one unless given.
+        to: a version that was champion before; the champion before the present one unless given,
+            or the one before that, where that one learned rows that were withdrawn.
 
     Raises:
         InputError: there is nothing to go back to, or `to` is champion or never was.
@@ -162,7 +170,8 @@ def rollback(
     champion = current(connection, model)
     if champion is None:
         raise InputError(f"model {model!r} has no champion to roll back from")
-    former = former_champions(connection, model)
+    marks = marked(connection, model)
+    former = [number for number in former_champions(connection, model) if number not in marks]
     target = to if to is not None else (former[-1] if former else None)
     if target is None:
         raise InputError(

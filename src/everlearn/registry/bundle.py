@@ -32,7 +32,7 @@ from everlearn.base import (
     SpecError,
     StorageError,
 )
-from everlearn.registry import definitions, lineage, models, versions
+from everlearn.registry import definitions, edits, lineage, models, versions
 from everlearn.registry.audit import note
 from everlearn.registry.config import from_config
 from everlearn.registry.references import check_untrusted
@@ -40,6 +40,7 @@ from everlearn.registry.versions import Increment
 from everlearn.storage.blobs import check_digest, verify
 from everlearn.storage.database import Database
 from everlearn.storage.parts import PartStore, decode_part
+from everlearn.strategies.patch import Edit, edits_in
 
 FORMAT = "everlearn version"
 REVISION = 1
@@ -105,18 +106,23 @@ def import_(
         InputError: the file is no exported version, or was made by a newer release.
         IntegrityError: a part is damaged; nothing was added.
         SpecError: the definition needs code that is not trusted, or cannot be rebuilt.
-        ConflictError: the workspace has a model of this name with another definition.
+        ConflictError: the workspace has a model of this name with another definition, or with
+            another edit of the same number.
     """
     file = Path(path)
     with _reading(file) as archive:
         record = _read_record(archive, file)
         model = _check_definition(record, name, trust)
+        asked: tuple[Edit, ...] = ()
         for part, entry in _entries(record):
-            _check_part(_read_blob(archive, entry["blob"]), part, entry, trust)
+            found = _check_part(_read_blob(archive, entry["blob"]), part, entry, trust)
+            if part == "patch/edits":
+                asked = edits_in(found)
         for digest in sorted(_blobs(record)):
             parts.blobs.put(_read_blob(archive, digest))
     with database.write() as connection:
         number = _add(connection, model, record)
+        edits.adopt(connection, model, asked, database.clock())
         note(connection, "import version", model, {"version": number, "trust": trust})
         return model, number
 

@@ -90,6 +90,47 @@ def diff(connection: sa.Connection, model: str, a: int, b: int, *, churn: Json =
     )
 
 
+def changed_settings(before: Json, after: Json) -> list[dict[str, Json]]:
+    """What differs between two configs (see `registry.config`), parameter by parameter.
+
+    A part of another class is one difference, whatever its parameters are.
+
+    Returns:
+        {"name", "before", "after"} of each; None where there is no such parameter.
+
+    >>> one = {"class": "a:Model", "params": {"learner": {"class": "a:SGD", "params": {"rate": 1}}}}
+    >>> two = {"class": "a:Model", "params": {"learner": {"class": "a:SGD", "params": {"rate": 2}}}}
+    >>> changed_settings(one, two)
+    [{'name': 'learner.rate', 'before': 1, 'after': 2}]
+    """
+    old, new = dict(_settings(before, "")), dict(_settings(after, ""))
+    found: list[dict[str, Json]] = []
+    other: list[str] = []  # parts of another class
+    for name in [*old, *(name for name in new if name not in old)]:
+        a, b = old.get(name), new.get(name)
+        if a == b or any(name.startswith(f"{part}.") for part in other):
+            continue
+        found.append({"name": name, "before": a, "after": b})
+        other.append(name)
+    return found
+
+
+def _settings(config: Json, path: str) -> Iterator[tuple[str, Json]]:
+    """Every parameter under its path, and the class of every part."""
+    tagged = isinstance(config, Mapping)
+    if tagged and "class" in config:
+        yield path, config["class"].rpartition(":")[2]
+        for name, value in config.get("params", {}).items():
+            yield from _settings(value, f"{path}.{name}" if path else name)
+        return
+    items = config.get("tuple", config) if tagged else config
+    if isinstance(items, list) and any(isinstance(one, Mapping) for one in items):
+        for place, item in enumerate(items):
+            yield from _settings(item, f"{path}[{place}]")
+    elif items != []:
+        yield path, items
+
+
 def _metrics(a: Json, b: Json) -> dict[str, tuple[float | None, float | None, float | None]]:
     before, after = dict(_numbers(a)), dict(_numbers(b))
     found = {}

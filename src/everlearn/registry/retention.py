@@ -166,7 +166,7 @@ def collect(
     also_keep: Iterable[str] = (),
     as_if_dropped: Mapping[str, Sequence[int]] | None = None,
 ) -> Collection:
-    """Remove the blobs that no version, hold-out, job or increment refers to.
+    """Remove the blobs that no version, hold-out, job, increment or withdrawal refers to.
 
     Safe while others write: a blob is written, or its age renewed, before a row refers to it, and
     what is younger than the grace period stays.
@@ -226,7 +226,8 @@ def reachable(
         key = model_id(connection, model)
         whole = whole.where(sa.or_(versions.model_id != key, versions.number.not_in(numbers)))
     found: set[str] = set()
-    for query in (whole, sa.select(jobs.plan, jobs.checkpoint), sa.select(increments.slice)):
+    others = (jobs.plan, jobs.checkpoint), (increments.slice,), (schema.withdrawals.c.places,)
+    for query in (whole, *(sa.select(*columns) for columns in others)):
         for row in connection.execute(query):
             for value in row:
                 _add_digests(value, found)

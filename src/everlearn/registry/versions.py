@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from everlearn.base import Decision, InputError, Json, NotFoundError
 from everlearn.registry.environment import environment
+from everlearn.registry.marks import marked_of
 from everlearn.registry.models import as_text, model_id, now, plain
 from everlearn.storage import schema
 
@@ -67,6 +68,7 @@ class Version:
         dropped_at: when the retention policy removed its state, or None.
         aliases: names that point at it now.
         increments: what it learned, beyond what its parent had.
+        withdrawn: numbers of withdrawals of which it had learned rows; it cannot become champion.
     """
 
     number: int
@@ -84,6 +86,7 @@ class Version:
     dropped_at: int | None
     aliases: tuple[str, ...]
     increments: tuple[Increment, ...]
+    withdrawn: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Json]:
         """What `everlearn versions --json` prints; times as ISO text, without the manifests."""
@@ -93,6 +96,7 @@ class Version:
         shown["created_at"] = as_text(self.created_at)
         shown["dropped_at"] = None if self.dropped_at is None else as_text(self.dropped_at)
         shown["aliases"] = list(self.aliases)
+        shown["withdrawn"] = list(self.withdrawn)
         shown["increments"] = [increment.to_json() for increment in self.increments]
         return shown
 
@@ -284,12 +288,23 @@ def _with_details(
     connection: sa.Connection, key: int, rows: Sequence[sa.Row[Any]]
 ) -> list[Version]:
     increments = increments_by_version(connection, [row.id for row in rows])
-    pointing = _aliases(connection, key)
-    return [_version(row, pointing.get(row.number, ()), increments.get(row.id, ())) for row in rows]
+    pointing, marks = _aliases(connection, key), marked_of(connection, key)
+    return [
+        _version(
+            row,
+            pointing.get(row.number, ()),
+            increments.get(row.id, ()),
+            marks.get(row.number, ()),
+        )
+        for row in rows
+    ]
 
 
 def _version(
-    row: sa.Row[Any], pointing: Sequence[str] = (), increments: Sequence[Increment] = ()
+    row: sa.Row[Any],
+    pointing: Sequence[str] = (),
+    increments: Sequence[Increment] = (),
+    marks: Sequence[int] = (),
 ) -> Version:
     return Version(
         **{name: row._mapping[name] for name in _DIRECT},
@@ -297,6 +312,7 @@ def _version(
         decision=Decision.from_json(row.decision),
         aliases=tuple(pointing),
         increments=tuple(increments),
+        withdrawn=tuple(marks),
     )
 
 
