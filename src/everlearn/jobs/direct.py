@@ -32,10 +32,10 @@ from everlearn.data.source import open_sources
 from everlearn.data.tables import MemoryBlobs, arrays_to_table
 from everlearn.evaluation.metrics import Metrics
 from everlearn.jobs.begin import classes_beforehand, resolved_columns
+from everlearn.jobs.folding import UNSEEN_CLASS
 from everlearn.jobs.learn import ChunkLike, Fold, Step
 from everlearn.jobs.learn import learn as fold_chunks
 from everlearn.jobs.relive import learn_memory, relive
-from everlearn.jobs.run import UNSEEN_CLASS
 from everlearn.registry import bundle
 from everlearn.strategies.strategy import Pretrained, Strategy
 

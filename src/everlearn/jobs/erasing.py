@@ -32,7 +32,8 @@ from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.jobs.checkpoint import Checkpoints
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.online import online_of
-from everlearn.jobs.queue import ENDED, OPEN, Queue
+from everlearn.jobs.queue import ENDED, Queue
+from everlearn.jobs.standing import ChangedMeanwhileError, standing_of
 from everlearn.registry import aliases, audit, lineage, versions
 from everlearn.registry.config import from_config
 from everlearn.registry.models import model_id, plain
@@ -123,14 +124,14 @@ class Erasing:
                 report = self._attempt(name, key, log)
                 self._finish(name)
                 return report
-            except _ChangedError:
+            except ChangedMeanwhileError:
                 if not left:
                     raise
         raise AssertionError
 
     def _attempt(self, name: str, key: str, log: FeedbackLog) -> Json:
         with self._database.read() as connection:
-            standing = _standing(connection, name)
+            standing = standing_of(connection, name, "erase")
             found = find(log, connection, key, self._blobs)
             champion = standing[0]
             known = versions.list_versions(connection, name)
@@ -171,12 +172,12 @@ class Erasing:
         touched = bool(named or gone or slices.increments or slices.plans)
         with self._database.write() as connection:
             model_id(connection, name, lock=True)
-            if _standing(connection, name) != standing:
-                raise _ChangedError(f"{name!r} was changed meanwhile; erase again")
+            if standing_of(connection, name, "erase") != standing:
+                raise ChangedMeanwhileError(f"{name!r} was changed meanwhile; erase again")
             try:
                 erase(log, connection, key, found)
             except ConflictError as error:
-                raise _ChangedError(str(error)) from error
+                raise ChangedMeanwhileError(str(error)) from error
             report["version"] = self._commit(connection, name, slices, holding, made)
             left = {"unremoved": sorted(blob for blob in gone if blob is not None)}
             self._note(connection, name, report, left if touched else {})
@@ -216,11 +217,10 @@ class Erasing:
                 made.learned.append((part.number, part.id, count))
                 ids.append(here)
         for row in plans:
-            given = planned.get(row.id)
-            parted = [pieces.without(part, given) for part in row.plan.get("slices", ())]
-            if any(count for _, count, _ in parted):
-                made.plans[row.id] = {**row.plan, "slices": [part for part, _, _ in parted]}
-                ids += [here for _, _, here in parted]
+            plan, here = _plan_without(row.plan, pieces)
+            if len(here):
+                made.plans[row.id] = plan
+                ids.append(here)
         made.ids = np.unique(np.concatenate(ids))
         for row in plans:
             held = row.plan.get("holdouts") or {}
@@ -371,32 +371,19 @@ class Erasing:
                 connection.execute(change.values(report=report))
 
 
-class _ChangedError(ConflictError):
-    """The model was changed while an erasure was prepared."""
+def _plan_without(plan: Json, pieces: Pieces) -> tuple[Json, Hashes]:
+    """A job's plan, its earlier increments included, without the rows; (m,) their ids."""
+    columns = Columns.from_json(plan["columns"]) if "columns" in plan else None
+    parted = [pieces.without(part, columns) for part in plan.get("slices", ())]
+    earlier = [_plan_without(one, pieces) for one in plan.get("earlier", ())]
+    ids = [here for _, _, here in parted] + [here for _, here in earlier]
+    made = {**plan, "slices": [part for part, _, _ in parted]}
+    if earlier:
+        made["earlier"] = [one for one, _ in earlier]
+    return made, np.unique(np.concatenate([np.zeros(0, np.uint64), *ids]))
 
 
 def _rows(manifest: Mapping[str, Any]) -> Manifest:
     """What has rows: the memory and samples; and whose adapters there are."""
     own = {k: v for k, v in manifest.items() if is_of_rows(k) or k == ADAPTERS}
     return own | {k: v for k, v in manifest.items() if k.startswith("memory/")}
-
-
-def _standing(connection: Connection, name: str) -> tuple[int | None, int, int | None]:
-    """(champion, highest version, newest job).
-
-    Raises:
-        ConflictError: a job or a rollout has not ended; it has rows of its own.
-    """
-    key, jobs, rollouts = model_id(connection, name), schema.jobs.c, schema.rollouts.c
-    open_job = sa.select(jobs.id).where(jobs.model_id == key, jobs.state.in_(OPEN)).limit(1)
-    number = connection.execute(open_job).scalar()
-    if number is not None:
-        raise ConflictError(
-            f"job {number} of {name!r} has not ended, and has rows of its own: erase after it"
-        )
-    running = sa.select(rollouts.id).where(rollouts.model_id == key, rollouts.ended_at.is_(None))
-    if connection.execute(running.limit(1)).scalar() is not None:
-        raise ConflictError(f"a rollout of {name!r} has not ended: stop it, or erase after it")
-    newest = connection.execute(sa.select(sa.func.max(jobs.id)).where(jobs.model_id == key))
-    champion = aliases.current(connection, name)
-    return champion, versions.newest(connection, name), newest.scalar()

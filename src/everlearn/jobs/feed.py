@@ -4,7 +4,7 @@ What holds for a label is settled by its position in the log, not by when it is 
 policy, guards and share of held-out rows are those of the newest definition that was stored before
 it, among those with the learner and schema of the version that goes on; its source is in quarantine
 where the log's history of it says so. So whoever reads the log again, from any version on, sets
-aside, holds out and learns the same.
+aside, holds out and learns the same. But a label that was withdrawn is not learned again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from itertools import pairwise
 from everlearn.base import Columns, Model, Schema
 from everlearn.data.history import said_before
 from everlearn.data.join import LogSource
+from everlearn.data.judgement import Unheard
 from everlearn.data.log import FeedbackLog
 from everlearn.data.pages import Page
 from everlearn.data.policy import LabelPolicy
@@ -25,6 +26,8 @@ from everlearn.data.quarantine import Quarantine, Span
 from everlearn.data.slices import Slice
 from everlearn.data.tables import BlobStore, MemoryBlobs
 from everlearn.data.watch import WINDOW, Watch
+from everlearn.data.withdrawals import Withdrawals
+from everlearn.data.withdrawn import NOTHING
 from everlearn.registry import definitions
 from everlearn.registry.registry import Registry
 from everlearn.registry.versions import Version
@@ -96,6 +99,8 @@ class Feed:
         self._registry, self._name, self._log, self._live = registry, name, log, live
         self._made = registry.definition(name, version.definition)
         self._quarantine = Quarantine(log.database, log.model)
+        self._withdrawals = Withdrawals(log.database, log.model, registry.parts.blobs)
+        self._withdrawn = NOTHING
         self._terms: list[Terms] = []
         self._spans: list[Span] = []
         self._newest = 0
@@ -123,19 +128,19 @@ class Feed:
         self._look()
         given = self._log.pages(after, upto) if pages is None else pages
         for terms, start, stop, part in self._stretches(after, upto, given):
-            held = self._held(start)
+            unheard = self._unheard(start)
             watch = self._watching(terms, start) if aside is None else None
             for first, last, page in groups(part, start, stop):
                 refused = aside or {}
                 if watch is not None:
-                    rows = terms.source.candidates(first, last, page, held)
+                    rows = terms.source.candidates(first, last, page, unheard)
                     refused = watch.judge(terms.guards, rows, last)
                 pieces = iter([(first, last, page)])
                 if corrected and any(page.again):
                     pieces = _split(self._log, first, last, page)
                 for begin, end, some in pieces:
                     to = MemoryBlobs() if blobs is None else blobs
-                    found = terms.source.part(begin, end, columns, to, some, held, refused)
+                    found = terms.source.part(begin, end, columns, to, some, unheard, refused)
                     found = found.with_options(holdout=terms.holdout)
                     yield Labels(some, found, to, terms.definition, refused)
             self._quarantine_suspects(terms, watch, stop)
@@ -143,10 +148,11 @@ class Feed:
     # --- what holds where ---
 
     def _look(self) -> None:
-        """See what was defined, and who was put into quarantine or released, before the labels that
-        the log has by now."""
+        """See what was defined, who was put into quarantine or released, and what was withdrawn,
+        before the labels that the log has by now."""
         with self._log.database.read() as connection:
             self._spans = self._quarantine.spans(connection)
+            self._withdrawn = self._withdrawals.positions(connection)
             number = definitions.newest(connection, self._name)
             if number == self._newest:
                 return
@@ -188,13 +194,11 @@ class Feed:
             yield terms, after, stop, rest.take(stop)
             after = stop
 
-    def _held(self, after: int) -> set[str]:
-        """The sources in quarantine, for the labels of the stretch after a position."""
-        return {
-            one.source
-            for one in self._spans
-            if one.after <= after and (one.until is None or after < one.until)
-        }
+    def _unheard(self, after: int) -> Unheard:
+        """What has no say of the labels of the stretch after a position: the sources in quarantine,
+        and what was withdrawn."""
+        held = {one.source for one in self._spans if one.holds(after)}
+        return Unheard(held, self._withdrawn)
 
     def _watching(self, terms: Terms, after: int) -> Watch | None:
         """What judges the labels after a position: it has seen the labels before."""
@@ -205,9 +209,9 @@ class Feed:
             watch = Watch(begin)
             pages = self._log.pages(begin, after)
             for earlier, start, stop, part in self._stretches(begin, after, pages):
-                held = self._held(start)
+                unheard = self._unheard(start)
                 for first, last, page in groups(part, start, stop):
-                    rows = earlier.source.candidates(first, last, page, held)
+                    rows = earlier.source.candidates(first, last, page, unheard)
                     watch.judge(earlier.guards, rows, last)
             watch.position = after
             self._watch = watch

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from blake3 import blake3
-
 from everlearn.base import Json
-from everlearn.data.join import LOG, LogSource
+from everlearn.data.join import LOG
+from everlearn.data.resettle import consecutive
 from everlearn.data.slices import Slice
 from everlearn.data.tally import Tally
 from everlearn.registry.versions import Increment
@@ -20,7 +19,7 @@ def increment(parts: Sequence[Slice], tallies: Sequence[Tally]) -> Increment:
         parts: spooled, at least one.
         tallies: what became of their rows.
     """
-    part, counted = _joined(parts), ("rows", "held_out", "set_aside", "duplicates")
+    part, counted = consecutive(parts), ("rows", "held_out", "set_aside", "duplicates")
     counts = {name: sum(getattr(tally, name) for tally in tallies) for name in counted}
     return Increment(
         source=LOG,
@@ -30,29 +29,6 @@ def increment(parts: Sequence[Slice], tallies: Sequence[Tally]) -> Increment:
         slice=part.to_json(),
         reasons=_reasons(tallies),
         **counts,
-    )
-
-
-def _joined(parts: Sequence[Slice]) -> Slice:
-    """Consecutive slices of the log as one; the same definition held for all."""
-    start, stop = parts[0].start, parts[-1].stop
-    pieces = [piece for part in parts for piece in part.options["pieces"]]
-    content = "".join(f"{piece['blob']}:{piece['rows']}," for piece in pieces)
-    return Slice(
-        source=LOG,
-        kind=LogSource.kind,
-        location="",
-        start=start,
-        stop=stop,
-        size=sum(part.size for part in parts),
-        digest=blake3(f"{start}-{stop}:{content}".encode()).hexdigest(),
-        names=tuple(dict.fromkeys(name for part in parts for name in part.names)),
-        options={
-            "pieces": pieces,
-            "first": start,
-            "holdout": parts[0].options["holdout"],
-            "corrects": sum(part.options["corrects"] for part in parts),
-        },
     )
 
 

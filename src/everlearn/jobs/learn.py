@@ -36,6 +36,7 @@ from everlearn.evaluation.loss import losses
 from everlearn.learners.adapt import as_learner
 from everlearn.learners.labels import Labels
 from everlearn.registry.config import from_config, to_config
+from everlearn.strategies.patch import Patch
 from everlearn.strategies.strategy import Strategy
 
 Mask = npt.NDArray[np.bool_]
@@ -128,6 +129,7 @@ class Fold:
         begun: whether the learner has learned anything.
         alone: whether new rows are only offered to the memory, and it alone is learned.
         others: parts of the state that belong to the increment's reader (ids seen so far).
+        patch: answers that are given instead of the learner's, which learns on without it; or None.
     """
 
     columns: Columns
@@ -140,6 +142,7 @@ class Fold:
     begun: bool = False
     alone: bool = False
     others: dict[str, Part] = field(default_factory=dict)
+    patch: Patch | None = None
 
     @classmethod
     def new(
@@ -213,6 +216,7 @@ class Fold:
         kept = state if remembered is None else remembered
         fold._open_memory(strategy.memory, under("memory", kept))
         fold.others = prefixed("ids", under("ids", kept))
+        fold.patch = Patch.load(under("patch", state))
         return fold
 
     def save(self) -> dict[str, Part]:
@@ -225,10 +229,14 @@ class Fold:
         if self.memory is not None:
             state["memory/definition"] = Part(meta=self.definition)
             state |= prefixed("memory/held", self.memory.save())
+        if self.patch is not None:
+            state |= prefixed("patch", self.patch.save())
         return state | self.others
 
     def predict(self, batch: Batch) -> Prediction:
         """Predict for every row, class codes for a classifier; changes nothing."""
+        if self.patch is not None:
+            return self.patch.answer(self.learner, batch)
         return self.learner.predict(batch)
 
     def step(self, batch: Batch, again: bool = False, test: bool = True) -> Step:
@@ -294,6 +302,11 @@ class Fold:
         return value if self.labels is None else self.labels.decode(value)
 
     @property
+    def by_rows(self) -> bool:
+        """Whether it makes no difference how rows are cut into chunks."""
+        return self.memory is None and getattr(self.learner, "per_row", False)
+
+    @property
     def kind(self) -> LearnerKind:
         """What kind of learner it has."""
         return self.learner.kind
@@ -321,7 +334,7 @@ class Fold:
         else:
             self.memory = memory.open()
             for rows in _saved_rows(saved):
-                loss = self._losses(self._coded(rows), self.predict(rows))
+                loss = self._losses(self._coded(rows), self.learner.predict(rows))
                 self.memory.offer(rows, loss, self.generator)
             self.memory.settle()
 

@@ -185,8 +185,7 @@ class Tail:
         self._erased = log.erased()
         self._kept: list[Page] | None = []
         self._size = 0
-        rows = fold.memory is not None or not getattr(fold.learner, "per_row", False)
-        self._chunk = 1 if rows else MOST
+        self._chunk = MOST if fold.by_rows else 1
 
     @classmethod
     def load(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -29,6 +30,10 @@ class Plan:
         holdouts: manifest of the hold-out rows of all jobs before, the refused ones included:
             what is judged on must not grow old because candidates are refused.
         again: rows that are held out once more take the place of the earlier ones.
+        online: the increment was learned label by label as they came, and is so once more.
+        earlier: increments that are folded in before this one, where what versions learned is
+            folded once more; each is as its own job had it.
+        refolds: whether it folds again what versions learned.
     """
 
     definition: int
@@ -42,10 +47,13 @@ class Plan:
     given: Manifest | None = None
     holdouts: Manifest = field(default_factory=dict)
     again: bool = False
+    online: bool = False
+    earlier: tuple[Plan, ...] = ()
+    refolds: bool = False
 
     def to_json(self) -> Json:
         """As it is kept in the job's row."""
-        return {
+        made: dict[str, Json] = {
             "definition": self.definition,
             "base": self.base,
             "base_digest": self.base_digest,
@@ -58,21 +66,37 @@ class Plan:
             "holdouts": self.holdouts,
             "again": self.again,
         }
+        if self.online:
+            made["online"] = True
+        if self.refolds:
+            made["refolds"] = True
+            made["earlier"] = [plan.to_json() for plan in self.earlier]
+        return made
 
     @classmethod
-    def from_json(cls, value: Json, source: str | None = None) -> Plan:
-        """The inverse of `to_json`; `source` is the text of the spec file, if any."""
+    def from_json(cls, value: Json, source: Callable[[int], str | None]) -> Plan:
+        """The inverse of `to_json`.
+
+        Args:
+            source: number of a definition → the text of its spec file, if any.
+        """
         made = dict(value)
-        made["strategy"] = from_config(value["strategy"], source)
+        made["earlier"] = tuple(cls.from_json(one, source) for one in value.get("earlier", ()))
+        made["strategy"] = from_config(value["strategy"], source(value["definition"]))
         made["columns"] = Columns.from_json(value["columns"])
         made["classes"] = tuple(value["classes"])
         made["slices"] = tuple(Slice.from_json(piece) for piece in value["slices"])
         return cls(**made)
 
     @property
+    def stages(self) -> tuple[Plan, ...]:
+        """The increments that are folded in, in their order."""
+        return (*self.earlier, self)
+
+    @property
     def rows(self) -> int:
-        """Rows of the increment, before any is held out or set aside."""
-        return sum(piece.rows for piece in self.slices)
+        """Rows of all increments, before any is held out or set aside."""
+        return sum(piece.rows for plan in self.stages for piece in plan.slices)
 
     @property
     def fingerprint(self) -> str:
@@ -86,6 +110,8 @@ class Plan:
             "definition": self.definition,
             "given": {name: entry["digest"] for name, entry in (self.given or {}).items()},
         }
+        if self.earlier:
+            same["earlier"] = [plan.fingerprint for plan in self.earlier]
         return digest_bytes(canonical_json(same))
 
 

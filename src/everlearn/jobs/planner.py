@@ -11,9 +11,11 @@ import sqlalchemy as sa
 from everlearn.base import Columns, ConflictError, Decision, Model, Part, SpecError
 from everlearn.data.slices import Consumed, Slice
 from everlearn.data.source import Source, open_sources
+from everlearn.data.withdrawals import Withdrawals
 from everlearn.evaluation.gates import NonInferior
 from everlearn.jobs import catchup
 from everlearn.jobs.begin import classes_beforehand, resolved_columns
+from everlearn.jobs.excise import held
 from everlearn.jobs.keep import keep
 from everlearn.jobs.ledger import Ledger
 from everlearn.jobs.online import online_of
@@ -106,6 +108,8 @@ class Planner:
             base, former = _champion(connection, name, made)
             learned = self._ledger.read(connection, name)
             model, apart = made.model(), set[int]()
+            key = model_id(connection, name)
+            withdrawn = Withdrawals(self._database, key, self._parts.blobs)
             if base is not None and online_of(model) is not None:
                 apart = catchup.apart(connection, name, base.number)
         strategy = _strategy(model, request.chunk)
@@ -114,7 +118,8 @@ class Planner:
         _check_gate(model, columns)
         known = catchup.counted(learned, apart)
         slices = [source.slice(known, columns, request.again) for source in sources]
-        new = [piece for piece in slices if piece is not None and piece.rows]
+        new = [withdrawn.applied(piece, columns) for piece in slices if piece is not None]
+        new = [piece for piece in new if piece.rows]
         if not request.again:
             new = _distinct(new)
         if not new:
@@ -187,18 +192,21 @@ class Planner:
                 earlier.number < table.number,
                 earlier.job_id > table.job_id,
             )
-            query = sa.select(table.manifest, table.holdouts).where(
+            query = sa.select(table.number, table.manifest, table.holdouts).where(
                 table.model_id == key,
                 table.dropped_at.is_(None),
                 table.number.not_in(without),
                 ~retried,
             )
             newest = connection.execute(query.order_by(table.number.desc()).limit(1)).first()
-        same = Part(meta=columns.to_json()).digest
-        if newest is None or newest.manifest["columns"]["digest"] == same:
-            return {} if newest is None else dict(newest.holdouts)
-        held = {"columns": newest.manifest["columns"], **newest.holdouts}
-        rows = widened(self._parts.load(held), columns)
+            if newest is None:
+                return {}
+            withdrawals = Withdrawals(self._database, key, self._parts.blobs)
+            gone = held.withdrawn_since(connection, name, newest.number, withdrawals)
+        kept = held.without(self._parts, newest.holdouts, gone)
+        if newest.manifest["columns"]["digest"] == Part(meta=columns.to_json()).digest:
+            return kept
+        rows = widened(self._parts.load({"columns": newest.manifest["columns"], **kept}), columns)
         rows.pop("columns", None)
         return self._parts.save(rows)
 
@@ -244,7 +252,7 @@ def _champion(
 
 
 def _standing(connection: sa.Connection, name: str) -> tuple[Any, ...]:
-    """What a plan is made from: (champion, highest version).
+    """What a plan is made from: (champion, highest version, newest withdrawal).
 
     Raises:
         ConflictError: a job has not ended, or a candidate has yet to catch up, and will change it.
@@ -265,7 +273,9 @@ def _standing(connection: sa.Connection, name: str) -> tuple[Any, ...]:
             "a server does that: let it, or refuse it (`everlearn refuse`)"
         )
     highest = connection.execute(sa.select(sa.func.max(table.number)).where(table.model_id == key))
-    return aliases.current(connection, name), highest.scalar()
+    gone = schema.withdrawals.c
+    newest = connection.execute(sa.select(sa.func.max(gone.id)).where(gone.model_id == key))
+    return aliases.current(connection, name), highest.scalar(), newest.scalar()
 
 
 def _strategy(model: Model, chunk: int | None) -> Strategy:

@@ -133,7 +133,8 @@ class Job:
         shown = {name: getattr(self, name) for name in self.__slots__ if name not in hidden}
         slices = [
             {key: piece.get(key) for key in ("source", "start", "stop", "digest")}
-            for piece in self.plan.get("slices", ())
+            for plan in (*self.plan.get("earlier", ()), self.plan)
+            for piece in plan.get("slices", ())
         ]
         reached = (self.checkpoint or {}).get("rows")
         return shown | {"increment": slices, "checkpoint_rows": reached}

@@ -3,55 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
-import numpy as np
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 from everlearn.base import (
     Columns,
     Decision,
-    Hashes,
     Json,
     NotFoundError,
     Part,
     State,
     crash_point,
-    prefixed,
     state_digest,
-    under,
 )
-from everlearn.data.ids import SeenIds
-from everlearn.data.increment import Reader
-from everlearn.data.join import corrected_ids
 from everlearn.evaluation.gates import parts_not_finite, try_candidate
 from everlearn.evaluation.holdouts import HoldOuts
-from everlearn.evaluation.looks import Looks
-from everlearn.evaluation.metrics import Metrics
 from everlearn.jobs.checkpoint import Checkpoints
-from everlearn.jobs.learn import ChunkLike, Fold, Step, learn
+from everlearn.jobs.folding import Folding
+from everlearn.jobs.learn import Fold
+from everlearn.jobs.patch.solving import repatched
 from everlearn.jobs.plan import Plan
 from everlearn.jobs.queue import Job
-from everlearn.jobs.relive import learn_memory, relive
 from everlearn.jobs.result import Made, Progress, Report
 from everlearn.jobs.spans import span
 from everlearn.jobs.transfer import NAME as TRANSFER
 from everlearn.jobs.transfer import Judged
-from everlearn.jobs.widen import widened
 from everlearn.registry import definitions, versions
 from everlearn.registry.config import from_config, to_config
+from everlearn.registry.definitions import Definition
 from everlearn.registry.models import plain
-from everlearn.registry.versions import Increment
+from everlearn.registry.versions import Increment, Version
 from everlearn.strategies.strategy import Strategy
 
 if TYPE_CHECKING:
     from everlearn.jobs.runner import Runner
 
-UNSEEN_CLASS = "a class that the learner cannot be told of any more"
-
 
 class Run:
-    """One attempt at a job, from its base or its last checkpoint to the commit of a version."""
+    """One attempt at a job, from its base or its last checkpoint to the commit of a version.
+
+    Most jobs fold in one increment. One that folds recorded increments once more has several, each
+    with the plan that it had; it starts from `plan.base`, and is compared with the champion.
+    """
 
     def __init__(
         self,
@@ -63,26 +56,24 @@ class Run:
     ) -> None:
         self.runner, self.job, self.checkpoints = runner, job, checkpoints
         self.check, self.report = check, report
-        with runner.database.read() as connection:
-            made = definitions.definition(connection, job.model, job.plan["definition"])
-            self.base = self.former = None
-            if job.base_version is not None:
-                self.base = versions.get(connection, job.model, job.base_version, increments=False)
-                self.former = made
-                if self.base.definition != made.number:
-                    number = self.base.definition
-                    self.former = definitions.definition(connection, job.model, number)
-        self.model = made.model()
-        self.plan = Plan.from_json(job.plan, made.source)
+        self._definitions: dict[int, Definition] = {}
+        self.plan = Plan.from_json(job.plan, lambda number: self._definition(number).source)
+        self.model = self._definition(self.plan.definition).model()
+        self.base, self.champion = self._version(self.plan.base), self._version(job.base_version)
         self.pace = runner.pace()
         self.folded = 0
-        self.own: int | None = None
         self.made: Made | None = None
-        self.chunk: ChunkLike | None = None
-        self.base_state = self._loaded(self.base.manifest if self.base else {})
-        self._begin()
-        self.progress = Progress(job.id, self.plan.rows, self.metrics)
+        try:
+            self._resume(job.checkpoint)
+        except NotFoundError:  # a copied workspace has no checkpoints: the log has it all
+            self._resume(None)
+        self.progress = Progress(job.id, self.plan.rows, self.folding.metrics)
         self.progress.rows = self.rows
+
+    @property
+    def rows(self) -> int:
+        """Rows learned for the first time so far."""
+        return sum(one.rows for one in self.done) + self.folding.rows
 
     def carry_out(self) -> Job:
         """Fold, judge, commit. Returns the job in the state "committed"."""
@@ -91,191 +82,104 @@ class Run:
             told(rows=self.rows)
         self.progress.phase = "judging"
         self.report(self.progress)
-        state = self.fold.save()
+        self._patch()
+        state = self.folding.fold.save()
         with span("gate", model=self.job.model, job=self.job.id) as told:
             decision = self._judge(state)
             told(action=decision.action, reason=decision.reason)
         crash_point("job.judged")
         return self._commit(state, increments, decision)
 
-    def _learn(self) -> list[Increment]:
-        """Fold what is remembered and what is new; what was consumed of each source."""
-        strategy = self.plan.strategy
-        if not self.fold.replays and self.mark is None:
-            self.progress.phase = "memory"
-            relive(self.fold, strategy, self.relived, self._after_relived)
-        self.progress.phase = "learning"
-        with self._reader() as self.reader:
-            learn(self.fold, self.reader, self._after_step)
-            learn_memory(self.fold, strategy, self._after_remembered)
-            increments = self._increments()
-        known = self.holdouts.increments
-        self.holdouts.settle(anew=self.plan.again)
-        self.own = self.holdouts.increments if self.holdouts.increments > known else None
-        self._keep_ids()
-        return increments
-
     # --- beginning ---
 
-    def _begin(self) -> None:
-        """Load the job's checkpoint, or else what the strategy starts from."""
-        try:
-            self._resume(self.job.checkpoint)
-        except NotFoundError:  # a copied workspace has no checkpoints: the log has it all
-            self._resume(None)
-        self.seen = SeenIds(under("ids", self.fold.others), again=self.plan.again)
-        self.fold.replays = self.plan.strategy.start == "champion"
-
     def _resume(self, checkpoint: Json) -> None:
-        self.relived, self.mark, self.rows = 0, None, 0
+        """Load the job's checkpoint, or else what its first increment starts from."""
+        self.stage, self.done = 0, list[Increment]()
         if checkpoint is None:
-            self.fold = self._start()
-            if self.plan.again and self.fold.memory is not None:
-                self.fold.forget(self._ids())
-            self.metrics = Metrics(self.fold.kind)
-            self.holdouts = HoldOuts.load(self.runner.load_held(self.plan.holdouts))
-            self._take_out_corrected()
-            self.looks = self._look()
+            self.folding = self._begin(self._loaded(self.base.manifest if self.base else {}))
             return
+        self.stage = checkpoint.get("stage", 0)
+        self.done = [Increment(**one) for one in checkpoint.get("done", ())]
+        plan, learner = self._stage()
         state = self.checkpoints.load(checkpoint)
-        self.fold = Fold.load(under("fold", state), self.model.learner, self.plan.strategy)
-        self.metrics = Metrics.load(state["metrics"])
-        self.holdouts = HoldOuts.load(under("holdouts", state))
-        self.relived, self.rows, self.mark = (checkpoint[k] for k in ("relived", "rows", "mark"))
-        self.looks = Looks.load(self.holdouts.settled, checkpoint.get("looks"))
+        base = self._loaded(self.base.manifest if self.base else {})
+        self.folding = Folding.load(self.runner.parts, plan, learner, base, state, checkpoint)
 
-    def _look(self) -> Looks:
-        """Looks at older periods, where the job goes on from a model that knows them."""
-        plan = self.plan
-        if plan.strategy.start != "champion" or not self.fold.begun:
-            return Looks(None)
-        rows = plan.rows * plan.strategy.passes
-        return Looks.plan(self.holdouts.settled, self.fold, rows, plan.strategy.chunk)
+    def _begin(self, base: State) -> Folding:
+        """Begin with an increment, from what the one before it ended in."""
+        plan, learner = self._stage()
+        again = self.plan.refolds
+        held = HoldOuts() if again else self._holdouts()
+        return Folding(self.runner.parts, plan, learner, base, held, looks=not again)
 
-    def _start(self) -> Fold:
-        """What the strategy starts from: the champion, a given state, or nothing. What memory and
-        log position say comes from the champion in any case, unless the schema is another."""
-        plan, learner = self.plan, self.model.learner
-        base = self._taken_over()
-        if plan.given is not None:
-            return Fold.load(self._loaded(plan.given), learner, plan.strategy, remembered=base)
-        if plan.strategy.start == "champion" and base:
-            return Fold.load(base, learner, plan.strategy)
-        return Fold.new(learner, plan.columns, plan.strategy, classes=plan.classes, remembered=base)
+    def _stage(self) -> tuple[Plan, object]:
+        """The increment that is folded in, and the definition of its learner."""
+        plan = self.plan.stages[self.stage]
+        return plan, self._definition(plan.definition).section("learner")
 
-    def _take_out_corrected(self) -> None:
-        """Rows that labels of the increment judge anew leave memory and hold-outs, in which their
-        earlier labels are."""
-        plan, blobs = self.plan, self.runner.parts.blobs
-        ids = [corrected_ids(part, plan.columns, blobs) for part in plan.slices]
-        gone = np.unique(np.concatenate([*ids, np.zeros(0, np.uint64)]))
-        if len(gone):
-            self.holdouts.drop(gone)
-            self.fold.forget(gone)
+    def _holdouts(self) -> HoldOuts:
+        return HoldOuts.load(self.runner.load_held(self.plan.holdouts))
 
-    def _ids(self) -> Hashes:
-        """The ids of all rows of the increment."""
-        plan = self.plan
-        slices, blobs = plan.slices, self.runner.parts.blobs
-        with Reader(slices, plan.columns, chunk=65_536, blobs=blobs) as reader:
-            return np.concatenate([chunk.batch.ids for chunk in reader])
+    def _definition(self, number: int) -> Definition:
+        if number not in self._definitions:
+            with self.runner.database.read() as connection:
+                found = definitions.definition(connection, self.job.model, number)
+            self._definitions[number] = found
+        return self._definitions[number]
 
-    def _taken_over(self) -> State:
-        """The champion's state, if it has the columns of the plan; of one that has the first of
-        them, and that is not learned on, its rows, in which the others are missing."""
-        state = self.base_state
-        if not state or self._same_columns():
-            return state
-        return {} if self.plan.strategy.start == "champion" else widened(state, self.plan.columns)
-
-    def _same_columns(self) -> bool:
-        state = self.base_state
-        return bool(state) and Columns.from_json(state["columns"].meta) == self.plan.columns
+    def _version(self, number: int | None) -> Version | None:
+        if number is None:
+            return None
+        with self.runner.database.read() as connection:
+            return versions.get(connection, self.job.model, number, increments=False)
 
     def _loaded(self, manifest: Json) -> dict[str, Part]:
         return self.runner.parts.load(manifest)
 
-    def _reader(self) -> Reader:
-        plan, strategy = self.plan, self.plan.strategy
-        return Reader(
-            plan.slices,
-            plan.columns,
-            chunk=strategy.chunk,
-            order=strategy.order,
-            passes=strategy.passes,
-            seed=strategy.seed,
-            holdout=plan.holdout,
-            seen=self.seen,
-            blobs=self.runner.parts.blobs,
-            after=self.mark,
-        )
-
     # --- while learning ---
 
-    def _after_relived(self, rows: int) -> None:
-        folded, self.relived = rows - self.relived, rows
-        self._after_chunk(0, folded)
+    def _learn(self) -> list[Increment]:
+        """Fold in one increment after the other; what was consumed of each source."""
+        found = self.folding.learn(self._after_chunk)
+        while self.stage + 1 < len(self.plan.stages):
+            self.done, self.stage = [*self.done, *found], self.stage + 1
+            self.folding = self._begin(self.folding.fold.save())
+            found = self.folding.learn(self._after_chunk)
+        again = self.plan.refolds
+        self.holdouts = self._holdouts() if again else self.folding.holdouts
+        return [*self.done, *found]
 
-    def _after_remembered(self, rows: int) -> None:
-        """No checkpoint: a job that is killed here learns its memory anew."""
+    def _after_chunk(self, folded: int) -> None:
+        """Count `folded` rows that were folded in; write a checkpoint if one is due."""
         self.check()
-        self.looks.after(rows, self.fold)
-        self.report(self.progress)
-
-    def _after_step(self, chunk: ChunkLike, step: Step) -> None:
-        """Measure what a chunk did; keep its hold-out rows; write a checkpoint if one is due."""
-        self.chunk = chunk
-        if chunk.number > 1:
-            self._after_chunk(0, len(chunk.batch))
-            return
-        if step.prediction is not None and step.counts:
-            self.metrics.add(step.batch.y, step.prediction)
-        if step.refused is not None:
-            self.reader.refuse(step.refused, UNSEEN_CLASS)
-        self.holdouts.add(chunk.held)
-        self._after_chunk(len(step.batch), len(step.batch))
-
-    def _after_chunk(self, rows: int, folded: int) -> None:
-        """Count `rows` learned for the first time, of `folded` rows that were folded in."""
-        self.check()
-        self.rows += rows
         self.folded += folded
-        self.progress.rows = self.rows
-        self.looks.after(folded, self.fold)
-        if self.pace.is_due(self.folded):
+        self.progress.rows, self.progress.phase = self.rows, self.folding.phase
+        if folded and self.pace.is_due(self.folded):
             self._checkpoint()
         self.report(self.progress)
 
     def _checkpoint(self) -> None:
         """Write a version not yet published, from which the job can go on."""
         self.pace.begin()
-        self._keep_ids()
-        state = prefixed("fold", self.fold.save())
-        state |= prefixed("holdouts", self.holdouts.save())
-        state["metrics"] = self.metrics.save()
-        progress = {
-            "rows": self.rows,
-            "relived": self.relived,
-            "mark": self.mark if self.chunk is None else self.chunk.mark,
-            "looks": self.looks.save(),
-        }
+        state, progress = self.folding.save()
+        if self.stage:
+            progress |= {"stage": self.stage, "done": [asdict(one) for one in self.done]}
         known = self.plan.holdouts | (self.base.manifest if self.base else {})
         self.checkpoints.save(self.runner.queue, state, progress, known)
         self.progress.checkpoints += 1
         self.pace.end(self.folded)
 
-    def _keep_ids(self) -> None:
-        if self.plan.columns.id is not None:
-            self.fold.others = prefixed("ids", self.seen.save())
-
     # --- the end ---
 
-    def _increments(self) -> list[Increment]:
-        """What was consumed of each source, as the reader counted it."""
-        return [
-            Increment(slice=piece.to_json(), **tally.to_json())
-            for piece, tally in zip(self.plan.slices, self.reader.tallies, strict=True)
-        ]
+    def _patch(self) -> None:
+        """Have the candidate answer as the standing edits of the champion want it to."""
+        self.patched: Json = None
+        if self.champion is not None:
+            database, fold = self.runner.database, self.folding.fold
+            champion = self._loaded(self.champion.manifest)
+            fold.patch, self.patched = repatched(
+                database, self.job.model, fold, champion, self.holdouts
+            )
 
     def _judge(self, state: State) -> Decision:
         """Whether the candidate is good enough, by the hold-outs and the model's gate."""
@@ -283,14 +187,35 @@ class Run:
         if broken:
             reason = f"the learner diverged: {', '.join(broken)} are not finite"
             return Decision("refuse", reason)
-        champion = None
-        if self.base is not None and self.former is not None and self._same_columns():
-            made: Strategy = from_config(self.base.strategy, self.former.source)
-            learner = self.former.section("learner")
-            champion = Fold.load(self.base_state, learner, replace(made, memory=None))
         return try_candidate(
-            self.fold, champion, self.holdouts, self.model.gate, columns=self.plan.columns
+            self.folding.fold,
+            self._compared(),
+            self.holdouts,
+            self._gate(),
+            columns=self.plan.columns,
         )
+
+    def _gate(self) -> Any:
+        """The model's gate: as it is by now where increments of earlier days are folded again,
+        unless it is for another learner or schema."""
+        if not self.plan.refolds:
+            return self.model.gate
+        with self.runner.database.read() as connection:
+            newest = definitions.newest(connection, self.job.model)
+        own, latest = self._definition(self.plan.definition), self._definition(newest)
+        others = {"learner", "schema"} & set(definitions.changes(own, latest))
+        return self.model.gate if others else latest.model().gate
+
+    def _compared(self) -> Fold | None:
+        """The champion, if it has the columns of the plan."""
+        if self.champion is None:
+            return None
+        state = self._loaded(self.champion.manifest)
+        if Columns.from_json(state["columns"].meta) != self.plan.columns:
+            return None
+        former = self._definition(self.champion.definition)
+        made: Strategy = from_config(self.champion.strategy, former.source)
+        return Fold.load(state, former.section("learner"), replace(made, memory=None))
 
     def _commit(self, state: State, increments: list[Increment], decision: Decision) -> Job:
         """Make the version: its blobs first, then, in one transaction, its row and the job's."""
@@ -325,26 +250,26 @@ class Run:
     def _parent(self) -> int | None:
         """The version whose state this one was folded from; None where nothing of it was taken
         over: a fresh start without memory, or with other columns."""
-        champion = self.plan.strategy.start == "champion"
-        remembers = self.plan.strategy.memory is not None and bool(self._taken_over())
-        return self.job.base_version if champion or remembers else None
+        return self.plan.base if self.plan.earlier or self.folding.takes_over else None
 
     def _measured(self, decision: Decision) -> Json:
         """Metrics before learning each chunk, and those on the hold-outs that were judged."""
-        found = dict(self.metrics.results(positive=self.fold.positive))
+        folding = self.folding
+        found = dict(folding.metrics.results(positive=folding.fold.positive))
         evidence = decision.evidence
         names = [name for name in ("recent", "historical") if name in evidence]
         found |= {name: evidence[name] for name in names}
         judged = Judged(
             self.plan,
             self.model.learner,
-            self.fold,
+            folding.fold,
             self.holdouts,
-            self.own,
+            None if self.plan.refolds else folding.own,
             decision,
             self.base,
-            self.looks,
+            folding.looks,
         )
         with self.runner.database.read() as connection:
             record = judged.record(connection, self.job.model)
-        return found if record is None else found | {TRANSFER: record}
+        told = {TRANSFER: record, "patch": self.patched}
+        return found | {name: value for name, value in told.items() if value is not None}

@@ -30,6 +30,7 @@ from everlearn.registry.aliases import CHAMPION
 from everlearn.registry.audit import note
 from everlearn.registry.versions import Version
 from everlearn.workspace.answers import Answer, Given, answered, log_answers
+from everlearn.workspace.repair import Repair
 
 if TYPE_CHECKING:
     from everlearn.workspace.workspace import Workspace
@@ -292,6 +293,11 @@ class ModelHandle:
         """
         return self.workspace.updates.trigger(self.name, self.definition)
 
+    @cached_property
+    def repair(self) -> Repair:
+        """Puts right what it answers."""
+        return Repair(self.workspace, self.name)
+
     @property
     def log(self) -> FeedbackLog:
         """The model's feedback log."""
@@ -370,6 +376,10 @@ class ModelHandle:
             if old.columns == new.columns:  # else no rows are there that both can predict
                 churn = hold_trial(new, old, rows).churn(slice(None))
         return self._registry.diff(self.name, a, b, churn=churn).to_json()
+
+    def show(self, number: int) -> Json:
+        """All that is known of one version; see `Explanations.explain`."""
+        return self.workspace.explanations.explain(self.name, number, self.log)
 
     def transfer(self, version: int | None = None, *, metric: str | None = None) -> Json:
         """What a version (the champion unless given) learned and forgot; see `transfer.table`."""

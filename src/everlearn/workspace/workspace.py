@@ -19,6 +19,7 @@ from everlearn.jobs.account import Accounts
 from everlearn.jobs.archiving import Archiving
 from everlearn.jobs.checkpoint import remove_ended
 from everlearn.jobs.erasing import Erasing
+from everlearn.jobs.excise.erased import fold_again
 from everlearn.jobs.planner import Planner
 from everlearn.jobs.queue import OPEN, Job, Queue, worker_name
 from everlearn.jobs.result import JobResult, Report
@@ -31,6 +32,7 @@ from everlearn.registry.keys import Keys
 from everlearn.registry.registry import Registry
 from everlearn.registry.retention import DAY, Retention, collect
 from everlearn.registry.spec import load_spec
+from everlearn.rollout.explain import Explanations
 from everlearn.rollout.rollouts import Rollouts
 from everlearn.storage.blobs import Blobs
 from everlearn.storage.copy import backup, copy_workspace
@@ -91,6 +93,7 @@ class Workspace:
             database, blobs, self.registry, self.planner, self.queue, self._on_trial
         )
         self.accounts = Accounts(self.registry, self.parts)
+        self.explanations = Explanations(self.registry)
         self.ids = PredictionIds(database.clock)
 
     def __enter__(self) -> Self:
@@ -305,17 +308,29 @@ class Workspace:
             for name in names
         }
 
-    def erase(self, model: str, key: str) -> Json:
+    def erase(self, model: str, key: str, *, refold: bool = True) -> Json:
         """Erase the data of one key: see `everlearn.jobs.erasing.Erasing`.
 
+        Args:
+            refold: also fold again, without it, what the champion learned; the version in which
+                that ends is judged as any other.
+
         Returns:
-            What was erased, which versions learned from it, and what of that remains.
+            What was erased, which versions learned from it, and what of that remains; with "refold"
+            (see `everlearn.jobs.excise.erased.fold_again`) and the "result" of its job.
 
         Raises:
             NotFoundError: there is no such model.
             ConflictError: a job or a rollout of the model has not ended; nothing was erased.
         """
-        return Erasing(self.registry, self.queue)(model, key, self.updates.log(model))
+        log = self.updates.log(model)
+        report = Erasing(self.registry, self.queue)(model, key, log)
+        if not refold:
+            return report
+        again = fold_again(self.registry, self.queue, model, log)
+        if again["job"] is not None:
+            again["result"] = self.run(again["job"]).to_json()
+        return report | {"refold": again}
 
     def import_version(
         self, path: str | os.PathLike[str], *, name: str | None = None, trust: bool = False

@@ -1,0 +1,1 @@
+"""Excisions: rows withdrawn, and what was learned folded again without them."""

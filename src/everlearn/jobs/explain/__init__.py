@@ -1,0 +1,1 @@
+"""Explanations: what a version learned, from whom, and what it answers otherwise."""

@@ -1,0 +1,142 @@
+"""What a patch does: to its edits, to rows near them, and to all others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from everlearn.base import Array, Batch, Decision, Floats, Json, Prediction
+from everlearn.jobs.learn import Fold
+from everlearn.jobs.patch.regions import systematic
+from everlearn.jobs.patch.wanted import EXACT, Wanted, contents
+from everlearn.strategies.patch import Patch
+from everlearn.strategies.patch_exceptions import Mask, Space
+
+BUDGET = 0.02
+"""Share of hold-out rows that a patch may turn from right to wrong."""
+
+LEVEL = 0.95
+"""Chance with which a change of weights keeps to that, where it was not asked for."""
+
+NOISE, COPIES = 0.1, 16
+"""Near neighbours of an edit are so many copies of it, with noise of this many standard deviations
+in each number."""
+
+Answers = Callable[[Batch], Prediction]
+
+UNCHANGED = 0.01
+"""A regressor's answer is unchanged if it moves by no more standard deviations of its answers."""
+
+
+def measured(
+    fold: Fold, patch: Patch, before: Answers, wanted: Wanted, reference: Batch | None
+) -> dict[str, Json]:
+    """What a patch does: JSON.
+
+    "success" is the share of edits that are answered as wanted; "generalisation" that of their near
+    neighbours (see `NOISE`); "locality" the share of reference rows, those that are an edit's input
+    left out, whose answers stay what they were; each edit's "way", and the "radius" of its ball in
+    standard deviations.
+
+    Args:
+        before: batch → prediction, as it was answered before.
+    """
+    learner = fold.learner
+    now = patch.answer(learner, wanted.batch).value
+    success = wanted.right(now)
+    near = _neighbours(wanted.batch, reference)
+    around = patch.answer(learner, near).value
+    kept = np.repeat(wanted.answers, COPIES)
+    found: dict[str, Json] = {
+        "edits": [edit.number for edit in wanted.edits],
+        "success": float(success.mean()),
+        "generalisation": float(_close(around, kept, now).mean()),
+        "ways": _ways(patch, wanted),
+        "base": patch.base,
+    }
+    if reference is None:
+        return found | {"reference_rows": 0, "locality": None, "systematic": None}
+    others = ~np.isin(contents(reference), contents(wanted.batch))
+    rows = reference.take(others)
+    was, is_now = before(rows).value, patch.answer(learner, rows).value
+    unchanged = _close(is_now, was, was)
+    alike = None
+    if fold.kind == "classifier":
+        wrong, predicted = learner.predict(wanted.batch).value, learner.predict(reference)
+        edits = wanted.batch, wanted.answers, wrong
+        alike = systematic(Space.of(reference), *edits, reference, predicted)
+    return found | {
+        "reference_rows": len(rows),
+        "locality": float(unchanged.mean()) if len(rows) else None,
+        "systematic": alike,
+    }
+
+
+def _ways(patch: Patch, wanted: Wanted) -> list[Json]:
+    """Of each edit, how its answer is changed."""
+    balls = [-1] * len(wanted.edits)
+    if patch.exceptions is not None:
+        balls = patch.exceptions.covering(wanted.batch).tolist()
+    found: list[Json] = []
+    for edit, ball in zip(wanted.edits, balls, strict=True):
+        way: dict[str, Json] = {"edit": edit.number, "way": "weights" if ball < 0 else "memory"}
+        if ball >= 0:
+            assert patch.exceptions is not None
+            way["radius"] = float(patch.exceptions.radii[ball])
+        found.append(way)
+    return found
+
+
+def _neighbours(edits: Batch, reference: Batch | None) -> Batch:
+    """(n · COPIES,) rows near to edits."""
+    rows = edits.take(np.repeat(np.arange(len(edits)), COPIES))
+    space = Space.of(edits if reference is None else reference)
+    noise = np.random.default_rng(0).normal(0.0, NOISE, rows.numbers.shape)
+    return replace(rows, numbers=rows.numbers + noise / space.inverse)
+
+
+def _close(answers: Array, wanted: Array, spread: Floats) -> Mask:
+    """(n,) the same; of values, within a share of the spread of others."""
+    if wanted.dtype.kind == "f":
+        return np.asarray(np.abs(answers - wanted) <= UNCHANGED * max(float(np.std(spread)), EXACT))
+    return np.asarray(answers == wanted)
+
+
+def flips(evidence: Json) -> dict[str, tuple[int, float]]:
+    """Of recent and of historical hold-outs: how many there are, and the share of them that turn
+    from right to wrong; nothing of a regressor."""
+    found: dict[str, tuple[int, float]] = {}
+    for name in ("recent", "historical"):
+        churn = evidence.get(name, {}).get("churn") or {}
+        if churn.get("negative_flip_rate") is not None:
+            found[name] = churn["rows"], churn["negative_flip_rate"]
+    return found
+
+
+def gated(decision: Decision, report: Json) -> Decision:
+    """The gate's decision; a patch that passes it is refused where an edit does not hold, and where
+    too many answers turn wrong."""
+    if decision.action != "pass":
+        return decision
+    if report.get("success", 1.0) < 1.0:
+        reason = f"only {report['success']:.1%} of the edits would be answered as wanted"
+        return Decision("refuse", reason, decision.evidence)
+    over = {name: rate for name, rate in report["negative_flips"].items() if rate > BUDGET}
+    if over:
+        told = ", ".join(f"{rate:.1%} of the {name} hold-outs" for name, rate in over.items())
+        reason = f"{told} would turn from right to wrong, more than {BUDGET:.1%}"
+        return Decision("refuse", reason, decision.evidence)
+    return decision
+
+
+def most_flips(evidence: Json) -> float:
+    """The share of rows that surely are no more than turn from right to wrong, with a chance of .95
+    (Clopper & Pearson 1934, "The use of confidence or fiducial limits"), by all hold-outs."""
+    from scipy.special import betaincinv
+
+    counted = flips(evidence).values()
+    rows = sum(count for count, _ in counted)
+    flipped = round(sum(count * rate for count, rate in counted))
+    return float(betaincinv(flipped + 1, rows - flipped, LEVEL)) if rows > flipped else 1.0
