@@ -10,13 +10,17 @@ from everlearn import __version__
 from everlearn.cli import (
     aliases,
     archive,
+    bisect,
     compare,
+    excise,
     feedback,
     ingest,
     jobs,
     key,
+    patch,
     predict,
     serve,
+    show,
     train,
     transfer,
     upkeep,
@@ -76,8 +80,12 @@ ingest.add_to(app)
 feedback.add_to(app)
 key.add_to(app)
 versions.add_to(app)
+show.add_to(app)
 transfer.add_to(app)
 aliases.add_to(app)
+patch.add_to(app)
+bisect.add_to(app)
+excise.add_to(app)
 jobs.add_to(app)
 upkeep.add_to(app)
 archive.add_to(app)

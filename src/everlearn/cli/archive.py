@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from everlearn.cli.output import AsJson, ModelName, figure, opened, show_json
+from everlearn.cli.output import AsJson, ModelName, figure, opened, plain, show_json
 
 
 def add_to(app: typer.Typer) -> None:
@@ -64,9 +64,12 @@ def erase(
     context: typer.Context,
     model: ModelName,
     key: Annotated[str, typer.Option(metavar="KEY", help="Whose data is to be erased.")],
+    refold: Annotated[
+        bool, typer.Option(help="Fold again, without the data, what the champion learned.")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Erase the data of one key, and list the versions that learned from it.
+    """Erase the data of one key, and fold again without it what the champion learned.
 
     Positions and ids stay, so that nothing else changes. Versions with rows of the key in their
     memory can no longer be loaded; a champion is replaced by one without them.
@@ -75,7 +78,7 @@ def erase(
     others are nothing tells: `compact --drop-older-than` deletes those that wait so long.
     """
     with opened(context) as workspace:
-        found = workspace.erase(model, key)
+        found = plain(workspace.erase(model, key, refold=refold))
     if as_json:
         show_json(found)
         return
@@ -95,5 +98,13 @@ def erase(
     if found["no_longer_loadable"]:
         numbers = ", ".join(map(str, found["no_longer_loadable"]))
         typer.echo(f"  no longer loadable: version {numbers}")
-    if found["remains"]:
-        typer.echo(f"  what remains: {found['remains']}")
+    again = found.get("refold")
+    if again is not None and again["job"] is not None:
+        versions = ", ".join(map(str, again["folded"]))
+        typer.echo(f"  folded again without it: what version {versions} learned")
+        typer.echo(
+            f"  version {again['result']['version']}: {again['result']['decision']['reason']}"
+        )
+    elif found["remains"]:
+        reason = "" if again is None else f"{again['reason']}; "
+        typer.echo(f"  what remains: {reason}{found['remains']}")

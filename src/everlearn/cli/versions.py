@@ -50,7 +50,7 @@ def _version_row(item: Json, shown: list[str]) -> list[str]:
     return [
         str(item["number"]),
         str(item["parent"] or ""),
-        ", ".join(item["aliases"]),
+        ", ".join([*item["aliases"], *(["withdrawn"] if item["withdrawn"] else [])]),
         when(item["created_at"]),
         total("rows"),
         total("held_out"),
