@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 import everlearn as el
-from everlearn.base import EverlearnError, StorageError
+from everlearn.base import EverlearnError, InputError, StorageError
 from everlearn.serving.app import Models, make_app
 from everlearn.serving.limits import Limits
 
@@ -135,3 +135,27 @@ def test_a_proxy_that_says_when_by_a_date_is_asked_again() -> None:
             server.shutdown()
             thread.join()
     assert found == {"name": "m"}
+
+
+def test_repairs_through_the_client(workspace: el.Workspace) -> None:
+    rows = [
+        {"x": (k - 50) / 10, "who": "bot" if k % 3 else "web", "late": k > 50} for k in range(100)
+    ]
+    schema = el.Schema(target="late", numeric=("x",), ignore=("who",))
+    handle = workspace.model(el.Model("m", learner="logistic", schema=schema))
+    handle.train(rows, source="first")
+    handle.train([row | {"x": row["x"] + 0.01} for row in rows], source="second")
+    with served(workspace) as url:
+        client = el.Client(url)
+        edit = {"features": {"x": 4.0}, "output": False, "reason": "ticket 7"}
+        assert client.patch("m", [edit])["version"] == 3
+        assert client.predict("m", [{"x": 4.0}])[0]["output"] is False
+        assert [one["state"] for one in client.edits("m")] == ["standing"]
+        assert client.revoke_edit("m", 1)["version"] == 4
+        assert client.predict("m", [{"x": 4.0}])[0]["output"] is True
+        with pytest.raises(InputError, match="one of where, rows, key and induced_by"):
+            client.excise("m")
+        found = client.excise("m", where="who = 'bot' and source = 'second'", dry_run=True)
+        assert (found["base"], found["marked"]) == (1, [2, 3, 4])
+        asked = client.bisect("m", good=1, bad=2, metric="log_loss")
+        assert client.bisection("m", asked["number"])["number"] == asked["number"]

@@ -223,7 +223,7 @@ def test_ten_thousand_versions_cost_what_thirty_do(workspace: el.Workspace) -> N
             seen += [row["number"] for row in rows]
             before = rows[-1]["number"]
         assert seen == list(range(10_000, 10_000 - 75, -1))
-        assert len(statements) <= 10
+        assert len(statements) <= 13
         for read in (queries.jobs, queries.moves):
             assert [row["id"] for row in read(connection, "m", 51)] == list(range(50, 25, -1))
         del statements[:]

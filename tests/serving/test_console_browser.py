@@ -170,7 +170,7 @@ def test_what_an_operator_does_is_asked_first(server: Server, browser: Browser) 
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_no_page_is_wider_than_a_phone(server: Server, browser: Browser, dark: bool) -> None:
-    asked(server, 2)
+    last = asked(server, 2)[0]
     item = server.client.get("/v1/models/mail/review").json()["items"][0]["id"]
     server.client.post(f"/v1/models/mail/review/{item}/claim")
     browser.size(390, 844, dark=dark, touch=True)
@@ -178,7 +178,10 @@ def test_no_page_is_wider_than_a_phone(server: Server, browser: Browser, dark: b
                  "/models/mail/jobs", "/models/mail/jobs/1", "/models/mail/moves",
                  "/models/mail/triggers", "/models/mail/quarantine", "/models/mail/set-aside",
                  "/models/mail/do/run", "/models/mail/review",
-                 f"/models/mail/review/{item}"):  # fmt: skip
+                 f"/models/mail/review/{item}", "/models/mail/predictions",
+                 f"/models/mail/correct?of={last}", "/models/mail/edits",
+                 "/models/mail/withdrawals", "/models/mail/excise",
+                 "/models/mail/bisections"):  # fmt: skip
         browser.open(at(server, path))
         assert browser.run("document.documentElement.scrollWidth") <= 390, path
         shades = browser.run("getComputedStyle(document.body).backgroundColor.match(/\\d+/g)")
@@ -202,6 +205,37 @@ def test_without_scripts_forms_do_it(server: Server, browser: Browser) -> None:
         )
     finally:
         browser.scripts(on=True)
+
+
+def test_a_wrong_answer_is_corrected_by_keyboard(server: Server, browser: Browser) -> None:
+    features = {"x": 0.123, "channel": "phone"}
+    body = {"instances": [features]}
+    (given,) = server.post("/v1/models/mail/predict", body)["predictions"]
+    wanted = next(name for name in TEAMS if name != given["output"])
+    browser.open(at(server, "/models/mail/predictions"))
+    link = f"a[href$='correct?of={given['id']}']"
+    browser.run(f"document.querySelector({link!r}).focus()")
+    browser.press("Enter")
+    browser.wait("document.activeElement && document.activeElement.id === 'wanted'")
+    browser.press(wanted[0])  # as one chooses in a list
+    assert browser.run("document.getElementById('wanted').value") == wanted
+    browser.run("void (document.getElementById('reason').value = 'they called')")
+    browser.run("void (document.getElementById('way').value = 'memory')")
+    browser.run("document.querySelector('[value=preview]').focus()")
+    browser.press("Enter")
+    browser.wait("document.body.innerText.includes('would be answered otherwise')")
+    assert server.post("/v1/models/mail/predict", body)["predictions"][0]["output"] != wanted
+    browser.wait("document.activeElement && document.activeElement.value === 'confirm'")
+    browser.press("Enter")
+    browser.wait("location.pathname.endsWith('/edits')")
+    browser.wait("document.getElementById('s-made').innerText.includes('answers now')")
+    assert server.post("/v1/models/mail/predict", body)["predictions"][0]["output"] == wanted
+    browser.run("document.querySelector('[href$=\"/do/revoke?of=1\"]').click()")
+    browser.wait("document.activeElement && !!document.querySelector('main form button')")
+    browser.run("document.querySelector('main form button').click()")
+    browser.wait("location.pathname.endsWith('/edits') && !document.querySelector('td .act')")
+    again = server.post("/v1/models/mail/predict", body)["predictions"][0]["output"]
+    assert again == given["output"]
 
 
 def test_a_browser_signs_in_and_sees_that_its_server_is_gone(

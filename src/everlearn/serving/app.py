@@ -24,9 +24,11 @@ from everlearn.jobs.queue import Queue
 from everlearn.jobs.update import Updates
 from everlearn.registry.keys import ApiKey
 from everlearn.registry.registry import Registry
+from everlearn.rollout.explain import Explanations
 from everlearn.rollout.rollouts import Rollouts
 from everlearn.serving import operating
 from everlearn.serving.access import ADMIN, KEY, OPEN, needs
+from everlearn.serving.bisecting import add_bisections
 from everlearn.serving.bodies import (
     EraseBody,
     FeedbackBody,
@@ -38,6 +40,7 @@ from everlearn.serving.bodies import (
 from everlearn.serving.console.routes import add_console
 from everlearn.serving.console.views import Source
 from everlearn.serving.events import Events
+from everlearn.serving.explaining import add_explanations
 from everlearn.serving.following import Following
 from everlearn.serving.journal import Journal
 from everlearn.serving.labelling import log_together
@@ -47,6 +50,7 @@ from everlearn.serving.observe import Observed
 from everlearn.serving.online import OnlineLearning
 from everlearn.serving.predictor import Predictor, Question
 from everlearn.serving.protect import protect
+from everlearn.serving.repairing import add_repairs
 from everlearn.serving.reviewing import add_review
 from everlearn.serving.turns import Turns
 
@@ -57,7 +61,6 @@ STATUS: dict[type[Exception], int] = {
     OverflowError: 429,
 }
 """Error → HTTP status; any other error of everlearn is 503."""
-
 
 Limit = Annotated[int | None, Query(ge=1, le=10_000)]
 Before = Annotated[int, Query(ge=1, lt=2**31)]
@@ -80,7 +83,7 @@ class Models:
         rollouts: Rollouts,
     ) -> None:
         self.versions, self.queue, self.updates = registry, queue, updates
-        self.rollouts = rollouts
+        self.rollouts, self.explanations = rollouts, Explanations(registry)
         self.after_labels: Callable[[], None] = lambda: None
         ids = self.ids = PredictionIds(registry.database.clock)
         self.predictors = {
@@ -159,7 +162,8 @@ class Models:
         def served(name: str) -> int:
             return self.predictors[name].served.version
 
-        return Source(self.versions, self.updates, self.rollouts, tuple(self.predictors), served)
+        names = tuple(self.predictors)
+        return Source(self.versions, self.updates, self.rollouts, self.explanations, names, served)
 
     def refresh(self) -> None:
         """Store what rollouts counted, and have every predictor look whether its champion moved."""
@@ -185,7 +189,7 @@ def make_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         keys = {name: predictor.log.model for name, predictor in models.predictors.items()}
         journal = Journal(Events(models.versions.database), keys)
-        threads = (journal, Following(models.refresh), learning, online)
+        threads = (journal, Following(models.refresh), learning, online, bisecting)
         beside = [one for one in threads if one is not None]
         for one in beside:
             one.start()
@@ -205,10 +209,13 @@ def make_app(
     app.add_exception_handler(OverflowError, _failed)
     _add_events(app, models)
     _add_models(app, models)
+    add_explanations(app, models)
     _add_rollouts(app, models)
     add_review(app, models)
+    bisecting = add_bisections(app, models)
+    repairs = add_repairs(app, models)
     _add_health(app, models)
-    add_console(app, models.console(), models)
+    add_console(app, models.console(), models, repairs, bisecting)
     return app
 
 

@@ -120,6 +120,40 @@ class Client:
         """Erase the data of one key; the versions that learned from it are listed."""
         return self._call("POST", model, "erase", {"key": key})
 
+    def patch(
+        self, model: str, edits: Sequence[Json], *, way: str = "auto", dry_run: bool = False
+    ) -> Json:
+        """Put single answers of the champion right: ``{"features", "output", "reason"}`` of each.
+        Raises `InputError`: they contradict each other, or cannot be."""
+        body = {"edits": list(edits), "way": way, "dry_run": dry_run}
+        return self._call("POST", model, "patches", body)
+
+    def edits(self, model: str) -> list[Json]:
+        """All edits, and what became of each."""
+        found: list[Json] = self._call("GET", model, "edits", None, True)["edits"]
+        return found
+
+    def revoke_edit(self, model: str, number: int) -> Json:
+        """Take an edit back; the others are solved again."""
+        return self._call("POST", model, f"edits/{int(number)}/revoke", {})
+
+    def excise(self, model: str, **asked: Json) -> Json:
+        """Withdraw rows, and queue a job that folds without them what the champion learned.
+
+        Args:
+            asked: one of `where`, `rows`, `key` and `induced_by`; `reason`, `author`, `dry_run`.
+        """
+        return self._call("POST", model, "excisions", asked)
+
+    def bisect(self, model: str, *, good: int, bad: int, metric: str) -> Json:
+        """Have the version found that made a model worse; see `bisection` for how far that is."""
+        body = {"good": good, "bad": bad, "metric": metric}
+        return self._call("POST", model, "bisections", body)
+
+    def bisection(self, model: str, number: int) -> Json:
+        """A bisection: its state, what was measured, and its report."""
+        return self._call("GET", model, f"bisections/{int(number)}", None, True)
+
     def _call(self, method: str, model: str, what: str, body: Json, again: bool = False) -> Json:
         path = "/".join(part for part in (quote(model, safe=""), what) if part)
         request = urllib.request.Request(f"{self._url}/v1/models/{path}", method=method)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from everlearn.base import EverlearnError
+from everlearn.jobs.patch.patches import Patches
 from everlearn.jobs.queue import Queue
 from everlearn.jobs.runner import Runner
 from everlearn.jobs.update import Updates
@@ -55,13 +56,15 @@ class Learning:
         self._thread.join()
 
     def look(self) -> None:
-        """Look at the rollouts, ask the triggers once, and carry out what is queued."""
+        """Look at the rollouts, ask the triggers once, end edits whose time has come, and carry out
+        what is queued."""
         for name in self._names:
             try:
                 self._rollouts.look(name)
                 self._updates.trigger(name, self._registry.definition(name).number)
+                Patches(self._registry).expire(name)
             except EverlearnError as error:
-                _log.warning("%s: rollout and triggers could not decide: %s", name, error)
+                _log.warning("%s: rollout, triggers and edits: %s", name, error)
         work(self._queue, self._runner, once=True, stop=self._stop)
         self._after()
 

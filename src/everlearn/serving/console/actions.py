@@ -13,20 +13,22 @@ from fastapi.responses import Response
 from pydantic import ValidationError
 
 from everlearn.base import ConflictError, EverlearnError, InputError, Json, NotFoundError
-from everlearn.registry import aliases
+from everlearn.registry import aliases, edits
 from everlearn.serving import operating
 from everlearn.serving.access import needs, page
 from everlearn.serving.bodies import PromoteBody, RollbackBody
 from everlearn.serving.console import queries, render
+from everlearn.serving.console.predictions import short, text_of
 from everlearn.serving.console.render import HOME, Fields, refused
 from everlearn.serving.console.views import Source
+from everlearn.serving.repairing import Repairs
 
 if TYPE_CHECKING:
     from everlearn.serving.app import Models
 
 WHERE = "in the console"
 
-Action = Literal["promote", "roll-back", "stop", "run", "release", "take-again"]
+Action = Literal["promote", "roll-back", "stop", "run", "release", "take-again", "revoke"]
 Asked = Annotated[str, Query(max_length=1000, pattern=r"^[^\x00]*$")]
 
 
@@ -63,7 +65,7 @@ def add_actions(app: FastAPI, source: Source, models: Models) -> None:
         """What an action would do, with a button that does it.
 
         Args:
-            of: the version, rollout, source or message that is meant.
+            of: the version, rollout, source, message or edit that is meant.
         """
 
         def view() -> Json:
@@ -210,6 +212,35 @@ def _ask_take_again(source: Source, model: str, of: str) -> Plan:
     )
 
 
+def _ask_revoke(source: Source, model: str, of: str) -> Plan:
+    number = _number(of)
+    with source.registry.database.read() as connection:
+        champion = aliases.current(connection, model)
+        known = {one.edit.number: one for one in edits.listed(connection, model)}
+    found = known.get(number)
+    if found is None:
+        raise NotFoundError(f"model {model!r} has no edit {number}")
+    if found.ended_at is not None:
+        raise InputError(f"edit {number} of {model!r} has ended already: {found.ended_why}")
+    edit = found.edit
+    return Plan(
+        title=f"Revoke edit {number} of {model}?",
+        button=f"Revoke edit {number}",
+        lines=[
+            "This input is answered at once as the model answers it by itself. The other edits"
+            " are solved again, and stay."
+        ],
+        facts=[
+            ("Answer wanted", text_of(edit.output)),
+            ("Asked with", ", ".join(f"{k} {short(text_of(v))}" for k, v in edit.features.items())),
+            ("Reason", edit.reason),
+            ("By", edit.author),
+        ],
+        fields={"edit": str(number), "expected": "" if champion is None else str(champion)},
+        back=f"{_page(model)}/edits",
+    )
+
+
 # --- what each does ---
 
 
@@ -221,9 +252,7 @@ def _promote(models: Models, model: str, fields: dict[str, str]) -> Response:
 
 
 def _roll_back(models: Models, model: str, fields: dict[str, str]) -> Response:
-    champion = models.versions.champion(model)
-    if champion is None or str(champion.number) != fields.get("expected"):
-        raise ConflictError("another version is champion by now: look again")
+    _check_champion(models, model, fields)
     operating.roll_back(models, model, RollbackBody.model_validate({"to": fields.get("to")}))
     return render.redirect(_page(model))
 
@@ -259,6 +288,20 @@ def _take_again(models: Models, model: str, fields: dict[str, str]) -> Response:
     return render.redirect(back)
 
 
+def _revoke(models: Models, model: str, fields: dict[str, str]) -> Response:
+    _check_champion(models, model, fields)
+    found = Repairs(models).revoke(model, _number(fields.get("edit", "")))
+    made = f"?made={found['version']}" if found["version"] else ""
+    return render.redirect(f"{_page(model)}/edits{made}")
+
+
+def _check_champion(models: Models, model: str, fields: dict[str, str]) -> None:
+    """Raise `ConflictError` if the champion is not the one that the form was about."""
+    champion = models.versions.champion(model)
+    if ("" if champion is None else str(champion.number)) != fields.get("expected"):
+        raise ConflictError("another version is champion by now: look again")
+
+
 _PLANS: dict[Action, Callable[[Source, str, str], Plan]] = {
     "promote": _ask_promote,
     "roll-back": _ask_roll_back,
@@ -266,6 +309,7 @@ _PLANS: dict[Action, Callable[[Source, str, str], Plan]] = {
     "run": _ask_run,
     "release": _ask_release,
     "take-again": _ask_take_again,
+    "revoke": _ask_revoke,
 }
 _DONE: dict[Action, Callable[[Models, str, dict[str, str]], Response]] = {
     "promote": _promote,
@@ -274,6 +318,7 @@ _DONE: dict[Action, Callable[[Models, str, dict[str, str]], Response]] = {
     "run": _run,
     "release": _release,
     "take-again": _take_again,
+    "revoke": _revoke,
 }
 
 

@@ -156,7 +156,7 @@ class Chart:
         return Markup("").join(made)
 
 
-def bars(title: str, counts: Sequence[int], names: Sequence[str]) -> Markup:
+def bars(title: str, counts: Sequence[int], names: Sequence[str], end: str = "now") -> Markup:
     """A bar for each count; named at both ends."""
     steps = ticks(0.0, float(max(counts, default=0)) or 1.0)
     y = Scale(0.0, max(steps[-1], max(counts)), HEIGHT - BOTTOM, TOP)
@@ -168,7 +168,39 @@ def bars(title: str, counts: Sequence[int], names: Sequence[str]) -> Markup:
         shape = bar.format(LEFT + n * wide + 1, y(count), max(1.0, wide - 2), tall)
         parts.append(shape + Markup("<title>{}: {:,}</title></rect>").format(name, count))
     parts.append(_text(LEFT, HEIGHT - 8, names[0], "start"))
-    parts.append(_text(WIDTH - RIGHT, HEIGHT - 8, "now", "end"))
+    parts.append(_text(WIDTH - RIGHT, HEIGHT - 8, end, "end"))
+    return _svg(parts, title)
+
+
+def facing_bars(
+    title: str, names: Sequence[str], up: Sequence[int], down: Sequence[int], words: tuple[str, str]
+) -> Markup:
+    """Two bars for each name, one above and one below the axis, to one scale.
+
+    Args:
+        words: what is counted above, and below.
+    """
+    most = float(max([1, *up, *down]))
+    y = Scale(-most, most, HEIGHT - BOTTOM, TOP)
+    wide = (WIDTH - RIGHT - LEFT) / max(1, len(names))
+    line = Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>')
+    parts = [line.format(LEFT, WIDTH - RIGHT, y(0.0), y(0.0))]
+    for value in (most, -most):
+        parts.append(_text(LEFT - 6, y(value) + 4, f"{abs(value):,.0f}", "end"))
+    shown = max(1, math.ceil((8.0 + 7.0 * max(map(len, names), default=1)) / wide))
+    bar = Markup(
+        '<rect class="bar {}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}">'
+        "<title>{}: {:,} {}</title></rect>"
+    )
+    for n, name in enumerate(names):
+        x, width = LEFT + n * wide + 0.12 * wide, max(1.0, min(48.0, 0.76 * wide))
+        x += max(0.0, 0.76 * wide - width) / 2
+        for kind, count, value in (("won", up[n], up[n]), ("lost", down[n], -down[n])):
+            top, tall = min(y(0.0), y(value)), abs(y(value) - y(0.0))
+            said = words[kind == "lost"]
+            parts.append(bar.format(kind, x, top, width, tall, name, count, said))
+        if (len(names) - 1 - n) % shown == 0:
+            parts.append(_text(LEFT + (n + 0.5) * wide, HEIGHT - 8, name, "middle"))
     return _svg(parts, title)
 
 

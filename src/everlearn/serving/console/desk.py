@@ -16,6 +16,7 @@ from everlearn.base import ConflictError, EverlearnError, InputError, Json
 from everlearn.data.answers import class_name, restored
 from everlearn.data.review import margin
 from everlearn.data.reviewers import Item
+from everlearn.jobs.learn import Fold
 from everlearn.serving import operating
 from everlearn.serving.access import KEY, needs, page
 from everlearn.serving.console import render
@@ -91,7 +92,7 @@ def add_desk(app: FastAPI, source: Source, models: Models) -> None:
             if verb == "skip":
                 people.skip(who, number)
             else:
-                value = _value(models, model, fields.get("choice"), fields.get("value", ""))
+                value = target_value(models, model, fields.get("choice"), fields.get("value", ""))
                 operating.answer_review(models, model, who, number, value, request.scope[KEY])
             return _next(models, model, who, _with(seen, number), None)
         except EverlearnError as error:
@@ -155,13 +156,26 @@ def _classes(models: Models, model: str, item: Item) -> tuple[str, list[Any]]:
     is for the same class in all versions."""
     fold = models.predictor(model).served.fold
     if fold is not None:
-        found = restored(fold.classes, fold.columns)
-        return fold.columns.target_kind, sorted(found, key=lambda one: (isinstance(one, str), one))
+        return fold.columns.target_kind, known_classes(fold)
     return "", sorted((item.output or {}).get("probabilities") or {})
 
 
-def _value(models: Models, model: str, choice: str | None, text: str) -> Json:
-    """The value of the target that a form says. Raises `InputError`."""
+def known_classes(fold: Fold) -> list[Any]:
+    """The classes of the target, in an order that is the same in all versions."""
+    found = restored(fold.classes, fold.columns)
+    return sorted(found, key=lambda one: (isinstance(one, str), one))
+
+
+def target_value(models: Models, model: str, choice: str | None, text: str) -> Json:
+    """The value of the target that a form says.
+
+    Args:
+        choice: the name of a class, where one was chosen.
+        text: what was written otherwise.
+
+    Raises:
+        InputError: it is none.
+    """
     fold = models.predictor(model).served.fold
     kind = "" if fold is None else fold.columns.target_kind
     if choice is not None and fold is not None:

@@ -63,12 +63,18 @@ def _queries(model: int) -> dict[str, sa.Select[Any]]:
     label, item = schema.labels.c, schema.review_items.c
     source, message = schema.quarantined_sources.c, schema.stream_set_aside.c
     traffic, rollout = schema.rollout_traffic.c, schema.rollouts.c
+    edit = schema.edits.c
     running = sa.select(sa.func.max(rollout.id)).where(rollout.model_id == model)
     return {
         "moves": newest(schema.alias_history),
         "triggers": newest(schema.trigger_decisions),
         "jobs": newest(schema.jobs, "state", "attempts", "version", "finished_at"),
         "rollouts": newest(schema.rollouts, "revision"),
+        "bisections": newest(schema.bisections, "revision"),
+        "edits": sa.select(sa.func.count(edit.number), sa.func.count(edit.ended_at)).where(
+            edit.model_id == model
+        ),
+        "withdrawals": newest(schema.withdrawals, "job_id"),
         "traffic": sa.select(sa.func.sum(traffic.requests)).where(
             traffic.rollout_id == running.scalar_subquery()
         ),

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from everlearn.base import Json
 from everlearn.data.review import CLAIMED, WAITING
 from everlearn.registry.aliases import CHAMPION
+from everlearn.registry.marks import marked
 from everlearn.registry.models import model_id
 from everlearn.rollout.store import RUNNING
 from everlearn.storage import schema
@@ -82,7 +83,8 @@ def moves(connection: Connection, model: str, before: int = MOST, limit: int = P
 def versions(
     connection: Connection, model: str, before: int = MOST, limit: int = PAGE
 ) -> list[Json]:
-    """Versions, newest first, without their parts. Three queries."""
+    """Versions, newest first, without their parts, and which withdrawals each is marked with. Four
+    queries."""
     table = schema.versions.c
     names = ("id", "number", "parent", "job_id", "metrics", "decision", "created_at", "dropped_at")
     key = model_id(connection, model)
@@ -100,20 +102,13 @@ def versions(
     pointing: dict[int, list[str]] = {}
     for one in connection.execute(query):
         pointing.setdefault(one.version, []).append(one.name)
+    marks = marked(connection, model)
     for row in rows:
         sum_ = sums.get(row["id"])
         row |= {name: int(getattr(sum_, name)) if sum_ else 0 for name in COUNTED}
         row["aliases"] = pointing.get(row["number"], [])
+        row["withdrawn"] = marks.get(row["number"], [])
     return rows
-
-
-def increments(connection: Connection, version: int, limit: int = PAGE) -> list[Json]:
-    """What the version with this row id learned, source by source."""
-    table = schema.increments.c
-    names = ("source", "start", "stop", "rows", "held_out", "set_aside", "duplicates", "reasons")
-    query = sa.select(*(table[name] for name in names)).where(table.version_id == version)
-    found = connection.execute(query.order_by(table.ordinal).limit(limit)).mappings()
-    return [dict(row) for row in found]
 
 
 def jobs(connection: Connection, model: str, before: int = MOST, limit: int = PAGE) -> list[Json]:
@@ -167,6 +162,21 @@ def aside_count(connection: Connection, model: str) -> int:
     table = schema.stream_set_aside.c
     query = sa.select(sa.func.count()).where(table.model_id == model_id(connection, model))
     return int(connection.execute(query).scalar_one())
+
+
+def repairs(connection: Connection, model: str) -> dict[str, int]:
+    """How many edits have not ended, and how many withdrawals and bisections there are."""
+    key, edit = model_id(connection, model), schema.edits.c
+    counts = {
+        "edits": (schema.edits, edit.ended_at.is_(None)),
+        "withdrawals": (schema.withdrawals, sa.true()),
+        "bisections": (schema.bisections, sa.true()),
+    }
+    found = {}
+    for name, (table, which) in counts.items():
+        query = sa.select(sa.func.count()).select_from(table).where(table.c.model_id == key, which)
+        found[name] = int(connection.execute(query).scalar_one())
+    return found
 
 
 def reviewing(connection: Connection, model: str) -> dict[str, int]:

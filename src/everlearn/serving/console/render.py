@@ -78,6 +78,12 @@ def may(key: ApiKey | None) -> dict[str, bool]:
     return {role: key is None or key.role in (role, ADMIN) for role in roles}
 
 
+def author(request: Request) -> str | None:
+    """Whose decision it is that a form sends; None where no keys are asked for."""
+    key: ApiKey | None = request.scope[KEY]
+    return None if key is None else key.note or f"key {key.id}"
+
+
 def answer(request: Request, template: str, view: Callable[..., Json], *arguments: Any) -> Response:
     """The page of what a view finds; or one that says why it finds nothing."""
     try:
@@ -87,7 +93,7 @@ def answer(request: Request, template: str, view: Callable[..., Json], *argument
     return page(request, template, shown)
 
 
-def page(request: Request, template: str, shown: Json) -> Response:
+def page(request: Request, template: str, shown: Json, status: int = 200) -> Response:
     """A page; of it, only what changes where the script asks for that."""
     fragment = request.headers.get("x-fragment") == "main"
     of = f"/models/{quote(shown['model'], safe='')}" if "model" in shown else ""
@@ -96,7 +102,7 @@ def page(request: Request, template: str, shown: Json) -> Response:
         fragment=fragment,
         signed=COOKIE in request.cookies,
     )
-    return HTMLResponse(text, headers=SAFE | {"Vary": "X-Fragment, Cookie"})
+    return HTMLResponse(text, status, headers=SAFE | {"Vary": "X-Fragment, Cookie"})
 
 
 def said(title: str, text: str, status: int = 200, back: str = HOME) -> Response:
@@ -108,8 +114,13 @@ def said(title: str, text: str, status: int = 200, back: str = HOME) -> Response
 
 def failed(error: EverlearnError, back: str = HOME) -> Response:
     """A page that says what is wrong."""
-    status = next((code for kind, code in STATUS if isinstance(error, kind)), 503)
+    status = status_of(error)
     return said(str(status), str(error), status, back)
+
+
+def status_of(error: EverlearnError) -> int:
+    """The status of a page that says it."""
+    return next((code for kind, code in STATUS if isinstance(error, kind)), 503)
 
 
 def refused(error: Refused) -> Response:

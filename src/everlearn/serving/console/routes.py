@@ -12,13 +12,20 @@ from fastapi.responses import Response
 
 from everlearn.registry.keys import ApiKey
 from everlearn.serving.access import COOKIE, KEY, OPEN, needs, page
+from everlearn.serving.bisecting import Bisecting
 from everlearn.serving.console import queries, render, views
 from everlearn.serving.console.actions import add_actions
+from everlearn.serving.console.bisections import add_bisecting
+from everlearn.serving.console.correcting import add_correcting
 from everlearn.serving.console.desk import add_desk
+from everlearn.serving.console.editing import add_edits
+from everlearn.serving.console.excising import add_excising
 from everlearn.serving.console.live import add_live
+from everlearn.serving.console.predictions import add_predictions
 from everlearn.serving.console.render import HOME, SAFE, refused
 from everlearn.serving.console.views import Source
 from everlearn.serving.limits import Refused
+from everlearn.serving.repairing import Repairs
 
 if TYPE_CHECKING:
     from everlearn.serving.app import Models
@@ -34,7 +41,9 @@ Listed = Literal[
 _KEY = re.compile(r"[A-Za-z0-9_.-]{8,200}")
 
 
-def add_console(app: FastAPI, source: Source, models: Models) -> None:
+def add_console(
+    app: FastAPI, source: Source, models: Models, repairs: Repairs, bisecting: Bisecting
+) -> None:
     """Add the pages to an application that is protected."""
     _add_overview(app, source)
     _add_files(app)
@@ -42,6 +51,11 @@ def add_console(app: FastAPI, source: Source, models: Models) -> None:
     add_live(app, source)
     add_desk(app, source, models)
     add_actions(app, source, models)
+    add_predictions(app, source)
+    add_correcting(app, source, models, repairs)
+    add_edits(app, source, repairs)
+    add_excising(app, source, repairs)
+    add_bisecting(app, source, models, bisecting)
     _add_models(app, source)
 
 

@@ -15,6 +15,7 @@ from everlearn.jobs import transfer
 from everlearn.jobs.update import Updates
 from everlearn.registry.registry import Registry
 from everlearn.rollout import store
+from everlearn.rollout.explain import Explanations
 from everlearn.rollout.judge import QUESTIONS, Arm, Seen, judge
 from everlearn.rollout.rollouts import Rollouts, stage_of, with_traffic
 from everlearn.rollout.store import Rollout
@@ -29,6 +30,7 @@ from everlearn.serving.console.drawings import (
     version_chart,
     version_graph,
 )
+from everlearn.serving.console.explained import explained
 from everlearn.serving.console.frozen import Frozen
 from everlearn.serving.console.words import title_of
 
@@ -58,7 +60,7 @@ class Source:
     """Where the figures come from.
 
     Args:
-        registry, updates, rollouts: of the workspace.
+        registry, updates, rollouts, explanations: of the workspace.
         names: of the models that the server answers for.
         served: name of a model → the version that this server answers with.
     """
@@ -66,6 +68,7 @@ class Source:
     registry: Registry
     updates: Updates
     rollouts: Rollouts
+    explanations: Explanations
     names: Sequence[str]
     served: Callable[[str], int]
     answers: dict[str, Answers] = field(default_factory=dict)
@@ -110,6 +113,7 @@ def model(source: Source, name: str) -> Json:
             "set_aside": queries.set_aside(connection, name, limit=SOME),
             "aside_count": queries.aside_count(connection, name),
             "review": queries.reviewing(connection, name),
+            "repair": queries.repairs(connection, name),
         }
     running = source.rollouts.running(name)
     parts, flow = blocks(rows), answers.flow(time.time_ns() // 1000)
@@ -175,7 +179,7 @@ def version(source: Source, name: str, number: int) -> Json:
         found = queries.versions(connection, name, number + 1, 1)
         if not found or found[0]["number"] != number:
             raise NotFoundError(f"model {name!r} has no version {number}")
-        increments = queries.increments(connection, found[0]["id"])
+    explanation = source.explanations.explain(name, number, source.updates.log(name))
     metrics = found[0]["metrics"] or {}
     recent = metrics.get("recent") or {}
     figures = {
@@ -187,7 +191,7 @@ def version(source: Source, name: str, number: int) -> Json:
     return {
         "model": name,
         "version": found[0],
-        "increments": increments,
+        "it": explained(explanation),
         "transfer": transferred(source, name, number),
         "columns": [key for key, values in figures.items() if values],
         "figures": [

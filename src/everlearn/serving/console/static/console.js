@@ -91,7 +91,7 @@
   // --- what changes ---
 
   function follow() {
-    if (stream || document.hidden) return;
+    if (stream || document.hidden || !main.dataset.stream) return; // a form stays as it is
     const wanted = main.dataset.on.split(" ").filter(Boolean);
     stream = new EventSource(main.dataset.stream);
     stream.addEventListener("begin", () => { state("live", false); soon(); });
