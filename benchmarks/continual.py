@@ -4,12 +4,20 @@
     python -m benchmarks.continual --cost         # processor time beside a loop written by hand
     python -m benchmarks.continual --table        # write the tables of what was run
 
-Runs are added to results/continual.json as they end; what is there is not run again.
+Runs are added to results/continual.json as they end; what is there is not run again. Several may
+run beside each other, with `--only` for each.
+
+There are three settings, each of a paper with published code: "hsu" (Split-MNIST in which the
+class, the domain or the task comes in increments; several passes), "gdumb" (the same by class,
+learned from a memory alone) and "mammoth" (each row is seen once: Split-MNIST by class, and twenty
+permutations or rotations). What is trained in each is said in `continual_methods`, what differs
+from the papers above the tables.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import math
 import time
@@ -33,17 +41,18 @@ TASKS = 20
 def settings() -> Iterator[tuple[str, str, list[Method]]]:
     """(setting, scenario, methods) of every table."""
     for scenario in ("class", "domain", "task"):
-        yield "hsu", scenario, hsu(scenario) + (gdumb() if scenario == "class" else [])
+        yield "hsu", scenario, hsu(scenario)
+    yield "gdumb", "class", gdumb()
     yield "mammoth", "class", mammoth_split()
     for scenario in ("permuted", "rotated"):
         yield "mammoth", scenario, mammoth_domain(scenario)
 
 
-def tasks_of(scenario: str, seed: int) -> Iterator[Task]:
+def tasks_of(scenario: str, seed: int) -> list[Task]:
     """The tasks of a scenario, in their order."""
     if scenario == "permuted":
         return permuted(TASKS, seed)
-    return rotated(TASKS, seed) if scenario == "rotated" else iter(split(scenario))
+    return rotated(TASKS, seed) if scenario == "rotated" else split(scenario)
 
 
 def run(setting: str, scenario: str, method: Method, seed: int) -> dict[str, Any]:
@@ -58,12 +67,11 @@ def run(setting: str, scenario: str, method: Method, seed: int) -> dict[str, Any
     generator = np.random.default_rng(seed)
     fold: Fold | None = None
     former: Any = None
-    tests: list[Task] = []
     after: list[float] = []
+    every = tasks_of(scenario, seed)
+    todo = _joined(every) if method.joint else every
     began = time.process_time()
-    last = len(list(tasks_of(scenario, seed))) if strategy.start == "scratch" else 0
-    todo = _joined(tasks_of(scenario, seed)) if method.joint else tasks_of(scenario, seed)
-    for place, task in enumerate(todo, 1):
+    for task in todo:
         if fold is None or strategy.start == "scratch":
             classes = tuple(float(c) for c in range(made.room))
             seeded = _seeded(strategy, seed)
@@ -74,17 +82,14 @@ def run(setting: str, scenario: str, method: Method, seed: int) -> dict[str, Any
             for chunk in task.chunks(strategy.chunk, order):
                 fold.step(chunk, again=number > 0, test=False)
         fold.settle()
-        if place == last:  # what is learned of earlier samples is not gone on from
+        if strategy.start == "scratch" and task is todo[-1]:  # earlier samples are not gone on from
             learn_memory(fold, _seeded(strategy, seed), lambda rows: None)
         former = fold.save()
-        tests += [Task(task.x[:0], task.y[:0], task.x_test, task.y_test, task.among)]
         after.append(accuracy(fold, task))
     assert fold is not None
     seconds = time.process_time() - began
-    if method.joint:
-        tests = list(tasks_of(scenario, seed))
-    final = [accuracy(fold, task) for task in tests]
-    told = [accuracy(fold, task, said=True) for task in tests if task.among is not None]
+    final = [accuracy(fold, task) for task in every]
+    told = [accuracy(fold, task, said=True) for task in every if task.among is not None]
     return {
         "accuracy": 100 * float(np.mean(told if method.masked else final)),
         "told": 100 * float(np.mean(told)) if told else None,
@@ -99,8 +104,7 @@ def _seeded(strategy: Any, seed: int) -> Any:
     return replace(strategy, seed=seed)
 
 
-def _joined(tasks: Iterator[Task]) -> list[Task]:
-    every = list(tasks)
+def _joined(every: list[Task]) -> list[Task]:
     columns = [np.concatenate([getattr(t, name) for t in every]) for name in ("x", "y")]
     return [Task(*columns, every[0].x_test, every[0].y_test)]
 
@@ -123,6 +127,24 @@ def accuracy(fold: Fold, task: Task, said: bool = False) -> float:
     return right / len(task.x_test)
 
 
+def record(*place: str, value: Any) -> Any:
+    """Write a value at a place of the results; others that run beside this one wait for it.
+
+    Returns:
+        All results so far.
+    """
+    with RESULTS.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        found = inner = json.loads(file.read() or "{}")
+        for name in place[:-1]:
+            inner = inner.setdefault(name, {})
+        inner[place[-1]] = value
+        file.truncate(0)
+        file.write(json.dumps(found, indent=1) + "\n")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=0)
@@ -143,14 +165,11 @@ def main() -> None:
                 if not math.isfinite(result["accuracy"]):
                     raise SystemExit(f"{key}, seed {seed}: {result}")
                 print(f"{key}, seed {seed}: {result['accuracy']:.2f} ({result['seconds']:.0f} s)")
-                found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"runs": {}}
-                found["runs"].setdefault(key, {})[str(seed)] = result
-                RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+                found = record("runs", key, str(seed), value=result)
     if given.cost:
         from benchmarks.continual_cost import measure
 
-        found["cost"] = measure()
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        found = record("cost", value=measure())
     if given.table or given.cost:
         write_tables(found, list(settings()), RESULTS.with_suffix(".md"))
 

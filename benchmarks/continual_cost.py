@@ -59,7 +59,8 @@ def naive(data: list[tuple[Any, Any]]) -> None:
 
 
 def replay(data: list[tuple[Any, Any]]) -> None:
-    """As many remembered rows as new ones in each step; a reservoir of all rows."""
+    """As many remembered rows as new ones in each step, once there are any; a reservoir of all
+    rows."""
     module = net()
     optimizer = adam(module.parameters())
     kept_x = torch.empty(ROWS, data[0][0].shape[1])
@@ -68,10 +69,11 @@ def replay(data: list[tuple[Any, Any]]) -> None:
     for x, y in data:
         held = min(seen, ROWS)
         old_x, old_y = kept_x[:held].clone(), kept_y[:held].clone()
+        size = BATCH if held else 2 * BATCH
         for epoch in range(EPOCHS):
             order = torch.randperm(len(x))
-            for start in range(0, len(x), BATCH):
-                rows = order[start : start + BATCH]
+            for start in range(0, len(x), size):
+                rows = order[start : start + size]
                 new_x, new_y = x[rows], y[rows]
                 if held:
                     drawn = torch.randint(held, (len(rows),))
@@ -125,8 +127,9 @@ def _fisher(module: Any, weights: dict[str, Any], x: Any) -> dict[str, Any]:
         drawn = torch.distributions.Categorical(logits=module(x)).sample()
     total = {name: torch.zeros_like(p) for name, p in weights.items()}
     each = vmap(grad(loss), in_dims=(None, 0, 0))
-    for start in range(0, len(x), 32):
-        part = each(weights, x[start : start + 32], drawn[start : start + 32])
+    for start in range(0, len(x), 16):  # 30 MB of gradients, which is quickest
+        piece = slice(start, start + 16)
+        part = each(weights, x[piece], drawn[piece])
         for name in total:
             total[name] += part[name].square().sum(dim=0) / len(x)
     return total
@@ -135,29 +138,31 @@ def _fisher(module: Any, weights: dict[str, Any], x: Any) -> dict[str, Any]:
 # --- by a job ---
 
 
-def learner() -> TorchLearner:
-    """The same module and optimizer."""
-    return TorchLearner(net, "cross_entropy", adam, classes=10, batch=BATCH, encoder=AS_IT_IS)
+def learner(strategy: Strategy) -> TorchLearner:
+    """The same module and optimizer, and as many rows in a step, remembered ones among them."""
+    rows = BATCH if strategy.memory is None else 2 * BATCH
+    return TorchLearner(net, "cross_entropy", adam, classes=10, batch=rows, encoder=AS_IT_IS)
+
+
+def model_of(strategy: Strategy) -> Any:
+    """What is learned, and how."""
+    schema = el.Schema(target="y", classes=tuple(range(10)))
+    return el.Model("m", learner=learner(strategy), schema=schema, strategy=strategy)
 
 
 def in_memory(strategy: Strategy, data: list[tuple[Any, Any]]) -> None:
     """`everlearn.learn`: each increment from arrays, with test-then-train metrics."""
-    model: Any = el.Model(
-        "m", learner=learner(), schema=el.Schema(target="y", classes=tuple(range(10)))
-    )
+    model = model_of(strategy)
     for x, y in data:
         model = el.learn(model, x, y, strategy=strategy)
 
 
 def in_workspace(strategy: Strategy, data: list[tuple[Any, Any]]) -> None:
     """Jobs of a workspace: rows kept, hold-outs, gate, checkpoints, a version each."""
-    schema = el.Schema(target="y", classes=tuple(range(10)))
-    model = el.Model("m", learner=learner(), schema=schema, strategy=strategy)
     with tempfile.TemporaryDirectory() as folder, el.open(folder) as workspace:
-        handle = workspace.model(model)
+        handle = workspace.model(model_of(strategy))
         for x, y in data:
-            table = {f"x{i}": column for i, column in enumerate(x.T)} | {"y": y}
-            handle.train(table)
+            handle.train((x, y))
 
 
 def measure() -> dict[str, Any]:
@@ -204,9 +209,7 @@ def memory(increments: int = 100) -> dict[str, float]:
     x, y = tasks()[0]
     strategy = Strategy(chunk=2000, memory=Replay(ROWS), retention=EWC(STRENGTH, rows=64))
     generator = np.random.default_rng(0)
-    model: Any = el.Model(
-        "m", learner=learner(), schema=el.Schema(target="y", classes=tuple(range(10)))
-    )
+    model = model_of(strategy)
     found = {}
     for number in range(1, increments + 1):
         rows = generator.choice(len(x), 2000, replace=False)

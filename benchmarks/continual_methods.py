@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
-from benchmarks.continual_tasks import Heads, mlp
+from benchmarks.continual_tasks import Heads, mlp, normed_mlp, xavier_mlp
 from everlearn.learners import TorchLearner
 from everlearn.learners.encoder import Encoder
 from everlearn.strategies import (
@@ -43,6 +45,7 @@ class Method:
         joint: whether all tasks are learned at once.
         masked: of the task-incremental setting, ten scores of which the loss and the answer look at
             the pair that is told, instead of a head for each pair that the input names.
+        steps: of a pass over the memory, where the rate of SGD follows the passes.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Method:
     published: dict[str, Published] | None = None
     joint: bool = False
     masked: bool = False
+    steps: int = 0
 
 
 def hsu(scenario: str) -> list[Method]:
@@ -98,6 +102,7 @@ def hsu(scenario: str) -> list[Method]:
             memory=Replay(4400, "balanced", ratio=4.0),
         ),
         method("DER++ 1,100", retention=DarkReplay(1100)),
+        *([method("DER++ 4,400", retention=DarkReplay(4400))] if scenario == "class" else []),
         method("joint", told((99.52, 0.16), (98.59, 0.15), (97.53, 0.30))),
     ]
 
@@ -135,7 +140,7 @@ def mammoth_domain(scenario: str) -> list[Method]:
     dark = partial(DarkReplay, 500, draw=128)
     return [
         method("naive", ((40.70, 2.33), (67.66, 8.53)), 0.2),
-        method("online EWC", ((75.79, 2.25), (77.35, 5.77)), 0.1, retention=EWC(100.0, decay=0.9)),
+        method("online EWC", ((75.79, 2.25), (77.35, 5.77)), 0.1, retention=EWC(10.0, decay=1.0)),
         method("SI", ((65.86, 1.57), (71.91, 5.83)), 0.1, retention=SI(1.0, damping=1.0)),
         method("A-GEM 500", ((67.56, 1.28), (80.31, 6.29)), 0.1, retention=AGEM(500, 128)),
         method("ER 500", ((80.60, 0.86), (88.91, 1.44)), 0.2, memory=Replay(500)),
@@ -148,15 +153,37 @@ def mammoth_domain(scenario: str) -> list[Method]:
     ]
 
 
+GDUMB_PASSES = 128
+
+
 def gdumb() -> list[Method]:
-    """The sober baseline on class-incremental Split-MNIST: MLP 400-400, learned from the memory
-    alone (Prabhu et al. 2020, table 2, setting of MNIST)."""
+    """The sober baseline on class-incremental Split-MNIST (Prabhu et al. 2020, table 2): learned
+    from the memory alone, by the recipe of its code."""
 
     def method(n: int, published: Published) -> Method:
-        strategy = Strategy(start="scratch", memory=GDumb(n), chunk=100_000)
-        return Method(f"GDumb {n:,}", strategy, batch=16, published={"class": published})
+        memory = GDumb(n, epochs=GDUMB_PASSES)
+        strategy = Strategy(start="scratch", memory=memory, chunk=100_000)
+        steps = -(-n // 16)
+        return Method(
+            f"GDumb {n:,}", strategy, batch=16, published={"class": published}, steps=steps
+        )
 
     return [method(500, (91.9, 0.5)), method(4400, (97.8, 0.1))]
+
+
+def warm_restarts(steps: int, step: int) -> float:
+    """The factor of the largest step of SGD in GDumb's code, which it sets once a pass: .1 in the
+    first, then cosines down to .01, each twice as long as the one before.
+
+    Args:
+        steps: of a pass.
+        step: so far.
+    """
+    number = step // steps
+    if number == 0:
+        return 0.1
+    begun = 1 << (number.bit_length() - 1)  # the pass in which this cosine began, and its length
+    return 0.01 + 0.99 * (1 + math.cos(math.pi * (number - begun) / begun)) / 2
 
 
 def between_pairs(output: Any, target: Any) -> Any:
@@ -168,18 +195,22 @@ def between_pairs(output: Any, target: Any) -> Any:
 
 def learner(setting: str, scenario: str, method: Method) -> TorchLearner:
     """What a method of a setting trains."""
-    width = 400 if setting == "hsu" else 100
     outputs = 2 if scenario in ("domain", "task") and not method.masked else 10
-    made: Callable[[], Any] = partial(mlp, width, outputs)
-    if scenario == "task" and not method.masked:
-        made = partial(Heads, width)
     loss: Any = between_pairs if method.masked else "cross_entropy"
-
-    def optimizer(parameters: Any) -> torch.optim.Optimizer:
-        if setting == "hsu":
-            return torch.optim.Adam(parameters, lr=1e-3)
-        return torch.optim.SGD(parameters, lr=method.rate)
-
-    return TorchLearner(
-        made, loss, optimizer, classes=outputs, batch=method.batch, encoder=AS_IT_IS
-    )
+    known: dict[str, Any] = {"classes": outputs, "batch": method.batch, "encoder": AS_IT_IS}
+    if setting == "gdumb":
+        return TorchLearner(
+            partial(normed_mlp, 400, outputs),
+            loss,
+            partial(torch.optim.SGD, lr=0.05, momentum=0.9, weight_decay=1e-6),
+            scheduler=partial(LambdaLR, lr_lambda=partial(warm_restarts, method.steps)),
+            clip=10.0,
+            **known,
+        )
+    if setting == "mammoth":
+        sgd = partial(torch.optim.SGD, lr=method.rate)
+        return TorchLearner(partial(xavier_mlp, 100, outputs), loss, sgd, **known)
+    made: Callable[[], Any] = partial(mlp, 400, outputs)
+    if scenario == "task" and not method.masked:
+        made = partial(Heads, 400)
+    return TorchLearner(made, loss, partial(torch.optim.Adam, lr=1e-3), **known)

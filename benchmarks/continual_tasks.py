@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
+from torch.nn import functional
 
 from everlearn.base import Batch, Columns
 
@@ -89,23 +91,26 @@ def _said(x: Any, number: int) -> Any:
     return np.concatenate([x, head], axis=1)
 
 
-def permuted(count: int, seed: int) -> Iterator[Task]:
+@lru_cache(1)
+def permuted(count: int, seed: int) -> list[Task]:
     """All digits with the pixels in another order each time (Goodfellow et al. 2013)."""
     generator = np.random.default_rng([seed, 1])
-    for number in range(count):
-        order = np.arange(PIXELS) if number == 0 else generator.permutation(PIXELS)
-        yield _moved(order)
+    orders = [np.arange(PIXELS), *(generator.permutation(PIXELS) for _ in range(1, count))]
+    return [_moved(order) for order in orders]
 
 
-def rotated(count: int, seed: int) -> Iterator[Task]:
+@lru_cache(1)
+def rotated(count: int, seed: int) -> list[Task]:
     """All digits at another angle from 0 to 180 degrees each time (nearest pixel)."""
     generator = np.random.default_rng([seed, 2])
+    tasks = []
     for angle in generator.uniform(0.0, np.pi, size=count):
         rows, columns = np.divmod(np.arange(PIXELS), 28) - np.float64(13.5)
         down = np.rint(13.5 + np.cos(angle) * rows - np.sin(angle) * columns).astype(int)
         right = np.rint(13.5 + np.sin(angle) * rows + np.cos(angle) * columns).astype(int)
         inside = (down >= 0) & (down < 28) & (right >= 0) & (right < 28)
-        yield _moved(np.where(inside, down * 28 + right, PIXELS))
+        tasks.append(_moved(np.where(inside, down * 28 + right, PIXELS)))
+    return tasks
 
 
 def _moved(order: Any) -> Task:
@@ -135,7 +140,21 @@ class Heads(nn.Module):
         return (scores * x[:, PIXELS:, None]).sum(dim=1)
 
 
-def mlp(width: int, outputs: int) -> nn.Module:
+class Crops(nn.Module):
+    """The augmentation of GDumb's code: in training, 28 × 28 pixels anywhere in the image with a
+    black border of four; then mean .1307 is taken away and divided by the deviation .3081."""
+
+    def forward(self, x: Any) -> Any:
+        """(n, 784) pixels."""
+        if self.training:
+            padded = functional.pad(x.view(-1, 28, 28), (4, 4, 4, 4))
+            windows = padded.unfold(1, 28, 1).unfold(2, 28, 1)
+            down, right = torch.randint(9, (2, len(x)), device=x.device)
+            x = windows[torch.arange(len(x), device=x.device), down, right].reshape(-1, PIXELS)
+        return (x - 0.1307) / 0.3081
+
+
+def mlp(width: int, outputs: int) -> nn.Sequential:
     """Two hidden layers."""
     return nn.Sequential(
         nn.Linear(PIXELS, width),
@@ -144,3 +163,21 @@ def mlp(width: int, outputs: int) -> nn.Module:
         nn.ReLU(),
         nn.Linear(width, outputs),
     )
+
+
+def xavier_mlp(width: int, outputs: int) -> nn.Sequential:
+    """Two hidden layers as mammoth begins them: Glorot & Bengio 2010, uniform, biases of 0."""
+    made = mlp(width, outputs)
+    for layer in made[::2]:
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    return made
+
+
+def normed_mlp(width: int, outputs: int) -> nn.Sequential:
+    """Two hidden layers as GDumb's code has them: cropped images, batch normalisation after every
+    layer, the last one too, and no biases."""
+    layers: list[nn.Module] = [Crops()]
+    for before, after in ((PIXELS, width), (width, width), (width, outputs)):
+        layers += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after, eps=1e-6), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
