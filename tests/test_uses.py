@@ -28,6 +28,7 @@ def found(
 ) -> Any:
     """What an example prints; it runs from an empty folder, and leaves nothing there."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.setattr(sys, "argv", [request.param, "--quick", "--json"])
     runpy.run_path(str(EXAMPLES / request.param), run_name="__main__")
     assert list(tmp_path.iterdir()) == []
@@ -106,3 +107,18 @@ def test_a_fine_tuned_module_goes_on_learning(tmp_path: Path) -> None:
     old, new = main(tmp_path, naive=False)["periods"]
     assert old["forgotten"] < 0.06 and old["now"] > 0.9
     assert new["after"] > new["before"] + 0.4
+
+
+@use("poisoned_feedback.py")
+def test_poisoned_feedback_is_found_and_folded_away(found: Any) -> None:
+    began = str(found["lies_from_version"])
+    losses = found["log_loss"]
+    assert losses[began] > losses[str(int(began) - 1)] + 0.1
+    assert found["bisect"]["version"] == int(began)
+    assert "source = 'app'" in found["bisect"]["next"]
+    assert (found["patch"]["answers_now"], found["patch"]["other_answers_changed"]) == (
+        1 - found["patch"]["answered"],
+        0,
+    )
+    assert found["excise"]["log_loss"] < losses[str(int(began) - 1)] + 0.01
+    assert found["bit_equal"]
