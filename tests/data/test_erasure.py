@@ -59,6 +59,7 @@ model = el.Model(
         batch=10,
     ),
     strategy=el.Strategy(retention=el.strategies.RETENTION),
+    holdout=0,
 )
 """
 
