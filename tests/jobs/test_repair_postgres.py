@@ -1,5 +1,5 @@
-"""Repair on PostgreSQL: what is found and made is what SQLite finds and makes, and two who repair at
-once do not undo each other."""
+"""Repair on PostgreSQL: what is found and made is what SQLite finds and makes, and two who repair
+at once do not undo each other."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from everlearn.registry.models import model_id
 from everlearn.testing.database import temporary_schema
 from tests.jobs.poisoned import BAD, BOT, GOOD, POISONED, model, table
 
-TIMES = ("seconds", "created_at", "started_at", "finished_at", "at", "ended_at", "expires_at")
-TIMES += ("worker", "who", "prediction_id", "patch.seconds")
+TIMES = {"seconds", "created_at", "started_at", "finished_at", "at", "ended_at", "expires_at"}
+MOMENTARY = TIMES | {"worker", "who", "prediction_id", "patch.seconds"}
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def locations(tmp_path: Path) -> Iterator[tuple[str, str]]:
 def lasting(found: Json) -> Json:
     """What was found, without what depends on the moment."""
     if isinstance(found, dict):
-        return {key: lasting(value) for key, value in found.items() if key not in TIMES}
+        return {key: lasting(value) for key, value in found.items() if key not in MOMENTARY}
     return [lasting(one) for one in found] if isinstance(found, list) else found
 
 
@@ -66,7 +66,7 @@ def repaired(location: str) -> list[Json]:
         told += [repair.excise(where=f"source = '{BOT}'").to_json(), repair.withdrawals()]
         told += [repair.edits(), repair.revoke_edit(1).to_json(), repair.edits()]
         told += [handle.show(POISONED), handle.show(BAD + 2), handle.versions(), handle.history()]
-        return lasting(told)
+        return [lasting(one) for one in told]
 
 
 def test_it_says_what_it_says_on_sqlite(locations: tuple[str, str]) -> None:
