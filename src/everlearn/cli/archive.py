@@ -90,6 +90,9 @@ def erase(
             f"  and {figure(found['waiting'])} labels that waited for a prediction,"
             f" {figure(found['set_aside'])} messages that were set aside"
         )
+    if found["edits"]:
+        numbers = ", ".join(map(str, found["edits"]))
+        typer.echo(f"  and edit {numbers}, by which answers were put right")
     for one in found["learned_from_it"]:
         rows = figure(one["rows"])
         typer.echo(f"  version {one['version']} learned from it: {rows} rows were of the key")

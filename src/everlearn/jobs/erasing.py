@@ -32,6 +32,8 @@ from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.jobs.checkpoint import Checkpoints
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.online import online_of
+from everlearn.jobs.patch.erased import EditsOfKey, edits_of_key, erase_edits
+from everlearn.jobs.patch.solving import repatched
 from everlearn.jobs.queue import ENDED, Queue
 from everlearn.jobs.standing import ChangedMeanwhileError, standing_of
 from everlearn.registry import aliases, audit, lineage, versions
@@ -82,6 +84,7 @@ class _Made:
     digest: str
     manifest: Manifest
     holdouts: Manifest
+    patch: Json
 
 
 class Erasing:
@@ -103,15 +106,16 @@ class Erasing:
         Features, answers, the key, and values of labels go from the database, from the archive and
         from spooled slices; rows in memory and among the hold-outs go with the versions that have
         them: these stay in the lineage, but can no longer be loaded. In place of a champion that
-        has some, a version without them is made and promoted. Rows that `DarkReplay` and `AGEM`
+        has some, a version without them is made and promoted; edits of the key are dropped, and the
+        others solved again. Rows that `DarkReplay` and `AGEM`
         hold have no ids: of a version that learned from the key, all of these go.
 
         Args:
             log: of the model.
 
         Returns:
-            JSON: a digest of the key, the counts of what was erased, the versions that learned from
-            it, increment by increment, and what remains.
+            JSON: a digest of the key, the counts of what was erased, the numbers of its "edits",
+            the versions that learned from it, increment by increment, and what remains.
 
         Raises:
             NotFoundError: there is no such model.
@@ -136,14 +140,15 @@ class Erasing:
             champion = standing[0]
             known = versions.list_versions(connection, name)
             path = set() if champion is None else set(lineage.lineage(connection, name, champion))
+            edits = edits_of_key(connection, log, name, known, self._parts, found, key)
         pieces = Pieces(self._blobs, found, key)
         slices = self._slices(name, known, pieces)
         keys = hash_texts(pa.array([key], pa.string()))
-        holding = self._holding(known, slices, keys)
+        holding = self._holding(known, slices, keys) | edits.holding
         online = online_of(self._registry.definition(name).model()) is not None
         made = None
         if champion in holding or (online and champion is not None and found.ids):
-            made = self._without(name, champion, slices.ids, keys)
+            made = self._without(name, champion, slices.ids, keys, edits)
         crash_point("erase.prepared")
         report: Json = {
             "model": name,
@@ -153,6 +158,7 @@ class Erasing:
             "waiting": len(found.waiting),
             "set_aside": len(found.aside),
             "archived_files": len(found.files),
+            "edits": sorted(edits.numbers),
             "slices": len(slices.increments),
             "learned_from_it": [
                 {"version": version, "increment": number, "rows": rows, "serves": version in path}
@@ -162,13 +168,13 @@ class Erasing:
             "remains": REMAINS if slices.learned else "",
         }
         gone = {segment.blob for segment, _ in found.files} | pieces.replaced | slices.gone
-        gone |= {
+        gone |= edits.blobs | {
             entry["blob"]
             for version in known
             if version.number in holding
             for entry in (*_rows(version.manifest).values(), *version.holdouts.values())
         }
-        named = found.ids or found.waiting or found.aside
+        named = found.ids or found.waiting or found.aside or edits.numbers
         touched = bool(named or gone or slices.increments or slices.plans)
         with self._database.write() as connection:
             model_id(connection, name, lock=True)
@@ -178,6 +184,7 @@ class Erasing:
                 erase(log, connection, key, found)
             except ConflictError as error:
                 raise ChangedMeanwhileError(str(error)) from error
+            erase_edits(connection, name, edits, self._database.clock())
             report["version"] = self._commit(connection, name, slices, holding, made)
             left = {"unremoved": sorted(blob for blob in gone if blob is not None)}
             self._note(connection, name, report, left if touched else {})
@@ -272,8 +279,10 @@ class Erasing:
                     return True
         return HoldOuts.load(self._parts.load(version.holdouts)).drop(ids) > 0
 
-    def _without(self, name: str, number: int, ids: Hashes, keys: Hashes) -> _Made:
-        """The champion's state without the rows."""
+    def _without(
+        self, name: str, number: int, ids: Hashes, keys: Hashes, edits: EditsOfKey
+    ) -> _Made:
+        """The champion's state without the rows, and without the edits."""
         base = self._registry.version(name, number)
         made = self._registry.definition(name, base.definition)
         strategy = from_config(base.strategy, made.source)
@@ -285,10 +294,12 @@ class Erasing:
                 part.erase(ids, keys)
         holdouts = HoldOuts.load(self._registry.holdouts(name, base))
         holdouts.drop(ids)
+        gone = edits.numbers
+        fold.patch, patched = repatched(self._database, name, fold, state, holdouts, without=gone)
         digest = state_digest(state := fold.save())
         manifest = self._parts.save(state, known=base.manifest)
         held = self._parts.save(holdouts.save(), known=base.holdouts)
-        return _Made(base, digest, manifest, held)
+        return _Made(base, digest, manifest, held, patched)
 
     # --- the transaction ---
 
@@ -319,7 +330,7 @@ class Erasing:
                 state_digest=made.digest,
                 manifest=made.manifest,
                 holdouts=made.holdouts,
-                metrics=made.base.metrics,
+                metrics=made.base.metrics | ({} if made.patch is None else {"patch": made.patch}),
                 decision=Decision("pass", REASON),
             )
             stands = made.base.number

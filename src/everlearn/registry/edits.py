@@ -21,10 +21,9 @@ from everlearn.registry.models import as_text, model_id, plain
 from everlearn.storage import schema
 from everlearn.strategies.patch import Edit
 
-REVOKED, EXPIRED, LEARNED = "revoked", "expired", "learned"
-"""Why an edit ended: somebody took it back, its time came, or a champion that learned answers so by
-itself."""
-
+REVOKED, EXPIRED, LEARNED, ERASED = "revoked", "expired", "learned", "erased"
+"""Why an edit ended: somebody took it back, its time came, a champion that learned answers so by
+itself, or it was of a key whose data was erased."""
 
 FIELDS = ("features", "output", "reason", "author", "prediction_id", "expires_at")
 """What an edit may say."""
@@ -208,6 +207,20 @@ def end(
         .values(ended_at=at, ended_why=why)
     )
     return ending
+
+
+def erase(connection: sa.Connection, model: str, numbers: Iterable[int], at: int) -> None:
+    """End edits, and forget what they asked, what they wanted, why, and who did.
+
+    Args:
+        connection: a writing transaction.
+        at: microseconds.
+    """
+    table = schema.edits
+    mine = (table.c.model_id == model_id(connection, model), table.c.number.in_(sorted(numbers)))
+    blank = {"features": "{}", "output": "null", "reason": ERASED, "author": None}
+    ended = {"ended_at": sa.func.coalesce(table.c.ended_at, at), "ended_why": ERASED}
+    connection.execute(table.update().where(*mine).values(prediction_id=None, **blank, **ended))
 
 
 def settle(connection: sa.Connection, model: str, version: int, at: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
 
 import numpy as np
@@ -147,7 +147,13 @@ def _kept(fold: Fold, rows: Batch) -> Array:
 
 
 def repatched(
-    database: Database, model: str, fold: Fold, base: State, holdouts: HoldOuts
+    database: Database,
+    model: str,
+    fold: Fold,
+    base: State,
+    holdouts: HoldOuts,
+    *,
+    without: Set[int] = frozenset(),
 ) -> tuple[Patch | None, Json]:
     """The patch of a fold that has learned, with the edits that its base had: to be set before the
     candidate is judged.
@@ -156,6 +162,7 @@ def repatched(
         fold: as it has learned; what patch it has does not matter.
         base: the state of the champion that the job goes on from or replaces.
         holdouts: of the candidate.
+        without: numbers of edits that are not carried on.
 
     Returns:
         The patch, or None; and what became of the edits, for the version's metrics under "patch":
@@ -168,7 +175,8 @@ def repatched(
         return None, None
     with database.read() as connection:
         carried, _ = edits.carried(connection, model, patch.edits, database.clock())
-    return solved_again(fold, carried, holdouts, patch.way)
+    kept = [edit for edit in carried if edit.number not in without]
+    return solved_again(fold, kept, holdouts, patch.way)
 
 
 def solved_again(
