@@ -55,6 +55,7 @@ class Training:
             raise SpecError("the module has no parameter that requires a gradient")
         self.optimizer = _optimizer(definition, self.moving, rate)
         self.steps, self.classes = 0, 0
+        self._counted = [name for name, _ in module.named_buffers()]
         self.holders: list[Holder] = []
         self._device, self._clip = device, definition.clip
         kinds = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -89,7 +90,7 @@ class Training:
             InputError: the loss is not finite. Nothing has moved.
         """
         parts = 1
-        buffers = {name: tensor.clone() for name, tensor in self.module.named_buffers()}
+        buffers = {name: self.module.get_buffer(name).clone() for name in self._counted}
         while True:
             self.optimizer.zero_grad(set_to_none=True)
             for holder in self.holders:
@@ -142,6 +143,7 @@ class Training:
         for name, (_, new) in replaced.items():
             if name in self.moving:
                 self.moving[name] = new
+        self._counted = [name for name, _ in self.module.named_buffers()]
         pad_optimizer(self.optimizer, replaced)
         for holder in self.holders:
             holder.grown(padding(replaced))
