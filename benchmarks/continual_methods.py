@@ -140,7 +140,9 @@ def mammoth_domain(scenario: str) -> list[Method]:
     dark = partial(DarkReplay, 500, draw=128)
     return [
         method("naive", ((40.70, 2.33), (67.66, 8.53)), 0.2),
-        method("online EWC", ((75.79, 2.25), (77.35, 5.77)), 0.1, retention=EWC(10.0, decay=1.0)),
+        method(
+            "online EWC", ((75.79, 2.25), (77.35, 5.77)), 0.1, retention=EWC(10.0, decay=0.9999)
+        ),
         method("SI", ((65.86, 1.57), (71.91, 5.83)), 0.1, retention=SI(1.0, damping=1.0)),
         method("A-GEM 500", ((67.56, 1.28), (80.31, 6.29)), 0.1, retention=AGEM(500, 128)),
         method("ER 500", ((80.60, 0.86), (88.91, 1.44)), 0.2, memory=Replay(500)),
