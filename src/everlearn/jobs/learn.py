@@ -217,6 +217,8 @@ class Fold:
         fold._open_memory(strategy.memory, under("memory", kept))
         fold.others = prefixed("ids", under("ids", kept))
         fold.patch = Patch.load(under("patch", state))
+        if fold.patch is not None:
+            fold.patch.check(made, columns, None if fold.labels is None else count)
         return fold
 
     def save(self) -> dict[str, Part]:

@@ -31,6 +31,7 @@ from everlearn.base import (
     Part,
     SpecError,
     StorageError,
+    under,
 )
 from everlearn.registry import definitions, edits, lineage, models, versions
 from everlearn.registry.audit import note
@@ -40,7 +41,7 @@ from everlearn.registry.versions import Increment
 from everlearn.storage.blobs import check_digest, verify
 from everlearn.storage.database import Database
 from everlearn.storage.parts import PartStore, decode_part
-from everlearn.strategies.patch import Edit, edits_in
+from everlearn.strategies.patch import Patch
 
 FORMAT = "everlearn version"
 REVISION = 1
@@ -113,11 +114,13 @@ def import_(
     with _reading(file) as archive:
         record = _read_record(archive, file)
         model = _check_definition(record, name, trust)
-        asked: tuple[Edit, ...] = ()
+        patch: dict[str, Part] = {}
         for part, entry in _entries(record):
             found = _check_part(_read_blob(archive, entry["blob"]), part, entry, trust)
-            if part == "patch/edits":
-                asked = edits_in(found)
+            if part.startswith("patch/"):
+                patch[part] = found
+        patched = Patch.load(under("patch", patch))
+        asked = () if patched is None else patched.edits
         for digest in sorted(_blobs(record)):
             parts.blobs.put(_read_blob(archive, digest))
     with database.write() as connection:

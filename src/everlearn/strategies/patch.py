@@ -9,15 +9,27 @@ learner under it stays as it is, and is what learns on.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
-from everlearn.base import Batch, IntegrityError, Json, Learner, Part, Prediction, State
+from everlearn.base import (
+    Batch,
+    Columns,
+    IntegrityError,
+    Json,
+    Learner,
+    Part,
+    Prediction,
+    State,
+)
+from everlearn.data.compiler import compile_rows
 from everlearn.strategies.patch_exceptions import Exceptions
 from everlearn.strategies.patch_weights import Weights
 
 Way = Literal["auto", "memory", "weights"]
 """How answers are changed: by exceptions within a radius ("memory"), by the least change of a
 linear layer or of leaves ("weights"), or by whichever each edit needs ("auto")."""
+
+WAYS: tuple[Way, ...] = get_args(Way)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +109,7 @@ class Patch:
         weights, exceptions = state.get("weights"), state.get("exceptions")
         try:
             known = state["edits"].meta
-            return cls(
+            made = cls(
                 edits=edits_in(state["edits"]),
                 base=known["base"],
                 way=known["way"],
@@ -106,6 +118,25 @@ class Patch:
             )
         except (KeyError, TypeError, IndexError) as error:
             raise IntegrityError(f"the patch is malformed: {error!r}") from error
+        if made.way not in WAYS or not _is_number(made.base, none=True):
+            raise IntegrityError(f"the patch is malformed: way {made.way!r}, base {made.base!r}")
+        return made
+
+    def check(self, learner: Learner, columns: Columns, classes: int | None) -> None:
+        """Refuse what is not for this learner.
+
+        Args:
+            columns: of its rows.
+            classes: how many class codes it knows; None of a regressor.
+
+        Raises:
+            IntegrityError: it is for another.
+        """
+        if self.exceptions is not None:
+            self.exceptions.check(columns, classes)
+        if self.weights is not None:
+            said = dict.fromkeys(columns.numbers, 0.0) | dict.fromkeys(columns.texts, "")
+            self.weights.check(learner, compile_rows([said], columns))
 
 
 def edits_in(part: Part) -> tuple[Edit, ...]:
@@ -115,6 +146,29 @@ def edits_in(part: Part) -> tuple[Edit, ...]:
         IntegrityError: it is malformed.
     """
     try:
-        return tuple(Edit(**edit) for edit in part.meta["edits"])
+        found = tuple(Edit(**edit) for edit in part.meta["edits"])
     except (KeyError, TypeError) as error:
         raise IntegrityError(f"the edits of the patch are malformed: {error!r}") from error
+    numbers = [edit.number for edit in found]
+    if not all(map(_is_sound, found)) or len(set(numbers)) < len(numbers):
+        raise IntegrityError("the edits of the patch are malformed: one of them is none")
+    return found
+
+
+def _is_sound(edit: Edit) -> bool:
+    """Whether an edit that was read is one that could have been asked for."""
+    texts = (edit.reason, "" if edit.author is None else edit.author)
+    return (
+        _is_number(edit.number)
+        and isinstance(edit.features, dict)
+        and all(isinstance(text, str) and "\0" not in text for text in texts)
+        and _is_number(edit.prediction_id, none=True)
+        and _is_number(edit.expires_at, none=True)
+    )
+
+
+def _is_number(value: object, *, none: bool = False) -> bool:
+    """Whether it is a whole number from 0 that a database holds, or None where that may be."""
+    if value is None:
+        return none
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63

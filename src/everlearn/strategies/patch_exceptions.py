@@ -19,6 +19,7 @@ from everlearn.base import (
     NO_TIME,
     Array,
     Batch,
+    Columns,
     Floats,
     Hashes,
     IntegrityError,
@@ -222,14 +223,50 @@ class Exceptions:
 
     @classmethod
     def load(cls, part: Part) -> Self:
-        """The inverse of `save`. Raises `IntegrityError` if its arrays do not fit together."""
+        """The inverse of `save`. Raises `IntegrityError` if its arrays are none that it made, or do
+        not fit together."""
         a = part.arrays
-        space, n, d = Space(a["mean"], a["inverse"]), len(a["radii"]), a["centers"].shape[-1]
+        n, d, p = len(a["radii"]), a["centers"].shape[-1], len(a["mean"])
         shapes = {"centers": (n, d), "hashes": (n,), "radii": (n,), "wanted": (n,)}
-        wrong = [name for name, shape in shapes.items() if a[name].shape != shape]
-        if wrong or d < len(space.mean) or space.mean.shape != space.inverse.shape:
+        shapes |= {"mean": (p,), "inverse": (p,)}
+        kinds = dict.fromkeys(shapes, "f8") | {"hashes": "u8", "wanted": a["wanted"].dtype.str[1:]}
+        wrong = [
+            name
+            for name, shape in shapes.items()
+            if a[name].shape != shape
+            or a[name].dtype.str[1:] != kinds[name]
+            or np.isnan(a[name]).any()
+        ]
+        if wrong or not n or d < p or kinds["wanted"] not in ("i8", "f8"):
             raise IntegrityError(f"the exceptions of the patch do not fit together: {wrong}")
-        return cls(space, a["centers"], a["hashes"], a["radii"], a["wanted"])
+        if not (np.isfinite(a["radii"]) & (a["radii"] >= 0.0)).all():
+            raise IntegrityError("a radius of the patch is negative or infinite")
+        if not (a["inverse"] >= 0.0).all() or not np.isfinite(a["wanted"]).all():
+            raise IntegrityError("a spread of the patch is negative, or an answer infinite")
+        return cls(
+            Space(a["mean"], a["inverse"]), a["centers"], a["hashes"], a["radii"], a["wanted"]
+        )
+
+    def check(self, columns: Columns, classes: int | None) -> None:
+        """Refuse what is not for these columns and answers.
+
+        Args:
+            classes: how many class codes are known; None of a regressor.
+
+        Raises:
+            IntegrityError: it is for others.
+        """
+        waves = cyclic(np.zeros((1, len(columns.times)), np.int64))
+        width = len(columns.numbers) + waves.shape[1]
+        if (len(self.space.mean), self.centers.shape[1]) != (len(columns.numbers), width):
+            raise IntegrityError("the exceptions of the patch are for other columns")
+        if (classes is None) != (self.wanted.dtype.kind == "f"):
+            raise IntegrityError("the exceptions of the patch give answers of another kind")
+        if classes is not None and not ((self.wanted >= 0) & (self.wanted < classes)).all():
+            raise IntegrityError(
+                f"an exception of the patch gives the class code {self.wanted.min()} or"
+                f" {self.wanted.max()}; there are 0 … {classes - 1}"
+            )
 
 
 def _apart(points: Floats, others: Floats) -> Floats:

@@ -15,7 +15,17 @@ from typing import Any, Self
 
 import numpy as np
 
-from everlearn.base import Array, Batch, EverlearnError, Floats, Ints, Learner, Part, Prediction
+from everlearn.base import (
+    Array,
+    Batch,
+    EverlearnError,
+    Floats,
+    IntegrityError,
+    Ints,
+    Learner,
+    Part,
+    Prediction,
+)
 from everlearn.learners.editable import Editable, editable_of
 
 MARGIN = 0.15
@@ -75,8 +85,37 @@ class Weights:
 
     @classmethod
     def load(cls, part: Part) -> Self:
-        """The inverse of `save`."""
-        return cls(part.arrays.get("columns"), part.arrays["change"])
+        """The inverse of `save`. Raises `IntegrityError` if its arrays are none that it made, or do
+        not fit together."""
+        change, columns = part.arrays["change"], part.arrays.get("columns")
+        if change.dtype != np.float64 or change.ndim != 2 or not np.isfinite(change).all():
+            raise IntegrityError("the change of weights of the patch is no finite matrix")
+        if columns is not None:
+            right = columns.dtype == np.int64 and columns.shape == change.shape[:1]
+            if not right or (columns < 0).any() or (np.diff(columns) <= 0).any():
+                raise IntegrityError("the change of weights of the patch names no features")
+        return cls(columns, change)
+
+    def check(self, learner: Learner, row: Batch) -> None:
+        """Refuse what is not for this learner.
+
+        Args:
+            row: any (1,) row of its.
+
+        Raises:
+            IntegrityError: it is for another.
+        """
+        editable = editable_of(learner)
+        if editable is None:
+            raise IntegrityError("the patch changes weights, and the learner has none")
+        features, scores = editable.activations(row)
+        (rows, outputs), width = self.change.shape, features.shape[1]
+        there = rows == width if self.columns is None else max(self.columns, default=-1) < width
+        if not there or outputs > scores.shape[1]:
+            raise IntegrityError(
+                f"the patch changes {outputs} scores of {rows} features; the learner has"
+                f" {scores.shape[1]} of {width}"
+            )
 
 
 def solved(learner: Learner, edits: Batch, wanted: Array, reference: Batch) -> Weights:

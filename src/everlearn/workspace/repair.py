@@ -14,12 +14,10 @@ from everlearn.jobs.excise.excising import Excising, withdrawals_of
 from everlearn.jobs.patch.patches import Patches, PatchResult
 from everlearn.jobs.result import JobResult, Report
 from everlearn.registry.edits import edits_of
-from everlearn.strategies.patch import Way
+from everlearn.strategies.patch import WAYS, Way
 
 if TYPE_CHECKING:
     from everlearn.workspace.workspace import Workspace
-
-WAYS: tuple[Way, ...] = ("auto", "memory", "weights")
 
 
 @dataclass(frozen=True, slots=True)
