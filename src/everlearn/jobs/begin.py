@@ -65,11 +65,11 @@ def classes_beforehand(
 
 def grows(learner: Any, columns: Columns) -> bool:
     """Whether a learner can be told of classes after it has begun; true for one without classes."""
-    made = as_learner(learner, columns)
-    if getattr(made, "per_row", False):
+    if learner_kind(learner, columns) != "classifier":
         return True
+    made = as_learner(learner, columns)
     estimator = getattr(made, "estimator", None)
-    if made.kind != "classifier" or estimator is None:
+    if getattr(made, "per_row", False) or estimator is None:
         return True
     from everlearn.learners.growth import can_grow  # it imports scikit-learn, which takes seconds
 
