@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -35,11 +38,16 @@ def values(array: pa.Array) -> Array:
     buffer = array.buffers()[1]
     if pa.types.is_boolean(kind):
         return np.zeros(0, bool) if buffer is None else bits(buffer, array.offset, n)
-    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-    dtype = np.dtype(kind.to_pandas_dtype()) if numeric else np.dtype(np.int64)
+    dtype = _dtype(kind)
     if buffer is None or n == 0:
         return np.zeros(0, dtype)
     return np.frombuffer(buffer, dtype, count=n, offset=array.offset * dtype.itemsize)
+
+
+@cache
+def _dtype(kind: pa.DataType) -> np.dtype[Any]:
+    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    return np.dtype(kind.to_pandas_dtype()) if numeric else np.dtype(np.int64)
 
 
 def codes(array: pa.DictionaryArray, missing: int) -> Ints:

@@ -85,6 +85,8 @@ def _join(samples: Any) -> pa.Table:
 
 def _widest(parts: list[Any]) -> pa.ChunkedArray:
     """The column with the most general type: text before number before truth value."""
+    if len(parts) == 1:
+        return parts[0]
 
     def rank(part: pa.ChunkedArray) -> int:
         tests = (pa.types.is_null, pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating)
