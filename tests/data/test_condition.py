@@ -236,6 +236,26 @@ def test_a_mask_is_what_row_by_row_evaluation_gives(rows, tree):
     assert mask.tolist() == [_naive(tree, row) is True for row in rows]
 
 
+@settings(max_examples=100, deadline=None)
+@given(ROWS, _trees(st.one_of(*map(_leaf, COLUMNS))), st.sets(st.sampled_from(list(COLUMNS))))
+def test_what_holds_is_possible_by_whichever_columns_are_known(rows, tree, known):
+    table = pa.Table.from_pylist(rows, pa.schema([(k, t) for k, (t, _) in COLUMNS.items()]))
+    condition = Condition(tree)
+    possible = condition.possible(table.select(sorted(known | {"none"})))
+    assert (possible | ~condition.mask(table)).all()
+
+
+def test_rows_are_ruled_out_by_what_is_known_of_them():
+    table = pa.table({"position": [1, 2]})
+    for text, found in (
+        ("position > 1 and source = 'bot'", [False, True]),
+        ("not (position < 2 or source = 'bot')", [False, True]),
+        ("position > 1 or source is null", [True, True]),
+        ("position > 5 and not source is null", [False, False]),
+    ):
+        assert Condition.parse(text).possible(table).tolist() == found
+
+
 def test_unknown_is_not_true_and_neither_is_its_contrary():
     table = pa.table({"a": ["x", None]})
     assert Condition.parse("a = 'x'").mask(table).tolist() == [True, False]

@@ -118,7 +118,7 @@ def test_what_cannot_be_folded_again_is_said(tables: list[pa.Table], tmp_path: P
     with learned(tmp_path / "one", model, tables) as workspace:
         with pytest.raises(InputError, match=r"no column 'y0'.*'x0'"):
             excise(workspace, model.name, Selection.where("y0 > 1"))
-        with pytest.raises(InputError, match="has learned, and is to learn, no row of"):
+        with pytest.raises(InputError, match="has learned, and is to learn, no such row: x0 > 100"):
             excise(workspace, model.name, Selection.where("x0 > 100"))
         with pytest.raises(InputError, match="nothing that 'reservoir' learned is left"):
             excise(workspace, model.name, Selection.where("late in (0, 1)"))

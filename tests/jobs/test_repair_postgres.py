@@ -97,8 +97,7 @@ def test_labels_are_folded_away_with_their_archive(locations: tuple[str, str]) -
                     if source == "web" or place == 0:  # the other one never hears of them
                         handle.feedback(one.id, int(number > 4), source=source)
                 handle.update()
-                if place:
-                    workspace.compact("m", older_than="0s")
+                workspace.compact("m", older_than="0s")
             if place == 0:
                 handle.repair.excise(where="source = 'bot'")
             digests.append(handle.versions()[-1]["state_digest"])

@@ -38,6 +38,7 @@ from everlearn.data.predicates import (
     Not,
     Or,
     Predicate,
+    narrowed,
 )
 
 LONGEST = 100_000
@@ -106,6 +107,16 @@ class Condition:
                 values cannot be compared with.
         """
         truth = self.root.truth(table).fill_null(False)
+        found: Mask = truth.to_numpy(zero_copy_only=False)
+        return found
+
+    def possible(self, table: pa.Table) -> Mask:
+        """(n,) the rows for which it may hold, whatever values columns have that the table lacks.
+
+        Raises:
+            InputError: as `mask`, but for these.
+        """
+        truth = narrowed(self.root, table.schema.names).truth(table).fill_null(True)
         found: Mask = truth.to_numpy(zero_copy_only=False)
         return found
 

@@ -7,7 +7,7 @@ unknown (null), which it is where a value is missing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -201,6 +201,26 @@ class Or:
 
     def __str__(self) -> str:
         return " or ".join(_within(part) for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Anything:
+    """A predicate of which is not known whether it holds."""
+
+    def columns(self) -> Iterator[str]:
+        yield from ()
+
+    def truth(self, table: pa.Table) -> pa.Array:
+        return pa.nulls(len(table), pa.bool_())
+
+
+def narrowed(predicate: Predicate, names: Collection[str]) -> Predicate:
+    """A predicate as it is where only some columns are known."""
+    if isinstance(predicate, (And, Or)):
+        return type(predicate)(tuple(narrowed(part, names) for part in predicate.parts))
+    if isinstance(predicate, Not):
+        return Not(narrowed(predicate.part, names))
+    return predicate if all(name in names for name in predicate.columns()) else Anything()
 
 
 def name_text(name: str) -> str:

@@ -81,16 +81,20 @@ def withdraw(
     return Resettling(source.log, rows, blobs)(part, columns, source.policy)
 
 
+class UnreadableError(InputError):
+    """Rows of a slice cannot be read any more."""
+
+
 @contextmanager
 def readable(part: Slice) -> Iterator[None]:
     """What hinders the reading of a slice within is told with the rows that it hinders, as an
-    `InputError`."""
+    `UnreadableError`."""
     try:
         yield
     except (InputError, NotFoundError, IntegrityError) as error:
         start, stop = bounds(part)
         what = "positions" if part.kind == LogSource.kind else "rows"
-        raise InputError(
+        raise UnreadableError(
             f"{what} {start} to {stop - 1} of {part.source!r} cannot be read any more: {error}"
         ) from error
 

@@ -60,6 +60,16 @@ def names_of(part: Slice, columns: Columns) -> list[str]:
     return list(dict.fromkeys((*part.names, "source", "row", *named)))
 
 
+def known_of(part: Slice, start: int, stop: int) -> pa.Table:
+    """What is known of rows of a slice without reading them: of labels their positions; of files
+    and tables the source and the numbers of their rows."""
+    numbers = pa.array(np.arange(start, stop))
+    if part.kind == OF_LOG:
+        return pa.table({"position": numbers})
+    known = {"source": pa.array([part.source] * len(numbers), pa.string()), "row": numbers}
+    return pa.table({name: column for name, column in known.items() if name not in part.names})
+
+
 # --- files and spooled tables -------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,14 +15,15 @@ import pyarrow as pa
 from everlearn.base import Columns, InputError, Ints, Json, Schema
 from everlearn.data.condition import Condition
 from everlearn.data.log import FeedbackLog
-from everlearn.data.predicates import Compare
+from everlearn.data.predicates import And, Compare, Missing, Or, Predicate
 from everlearn.data.resettle import bounds, readable, recorded
-from everlearn.data.row_tables import names_of, tables_of_labels, tables_of_rows
+from everlearn.data.row_tables import known_of, names_of, tables_of_labels, tables_of_rows
 from everlearn.data.slices import Slice, nearest
 from everlearn.data.tables import BlobStore
 from everlearn.data.withdrawals import OF_LOG, Withdrawals
 from everlearn.data.withdrawn import NOTHING, WITHDRAWN, Numbers, withdrawn_rows
 
+_AT_ONCE = 65_536  # rows of which is asked at a time whether they may be meant
 _RANGE = re.compile(r"(?P<first>[0-9]{1,18})(?:-(?P<last>[0-9]{1,18}))?")
 
 
@@ -35,12 +36,14 @@ class Selection:
         rows: (source, first, last) of consecutive rows; of the log ("feedback") positions.
         key: that they are of.
         version: that answered the predictions that they are labels of.
+        after: the position of the log after which such labels are; not in JSON.
     """
 
     condition: Condition | None = None
     rows: tuple[tuple[str, int, int], ...] = ()
     key: str | None = None
     version: int | None = None
+    after: int = 0
 
     @classmethod
     def where(cls, text: str) -> Selection:
@@ -134,8 +137,23 @@ class Selection:
             name = "key" if of_log else columns.key
             return None if name is None else Condition(Compare(name, "=", self.key))
         if self.version is not None:
-            return Condition(Compare("version", "=", self.version)) if of_log else None
+            late = Compare("position", ">", self.after)
+            answered = Compare("version", "=", self.version)
+            return Condition(And((late, answered))) if of_log else None
         return self.condition
+
+    def others(self, part: Slice, after: int) -> Condition:
+        """The same of all rows but those of a slice: of a file or table by its name, of the log by
+        the position after which labels are looked for."""
+        elsewhere: Predicate = Compare("source", "!=", part.source)
+        if part.kind == OF_LOG:
+            elsewhere = Or((Compare("position", ">", after), Missing("position")))
+        asked: Predicate = Compare("key", "=", self.key or "")
+        if self.version is not None:
+            asked = Compare("version", "=", self.version)
+        elif self.condition is not None:
+            asked = self.condition.root
+        return Condition(And((elsewhere, asked)))
 
     def check(self, parts: Sequence[tuple[Slice, Columns]]) -> None:
         """Refuse what can be meant in none of these slices (with how their rows are compiled).
@@ -156,8 +174,10 @@ class Selection:
                 if name not in known:
                     raise InputError(f"the rows have no column {name!r}: {nearest(name, known)}")
         elif not self.rows and all(self._within(*item) is None for item in parts):
-            asked = "the schema names no column of keys" if self.version is None else "no labels"
-            raise InputError(f"nothing of {sources and ', '.join(sources)} can be meant: {asked}")
+            if self.version is not None:
+                raise InputError(f"there are no {self}: no label was learned, or waits to be")
+            told = ", ".join(sources) or "what was learned"
+            raise InputError(f"nothing of {told} can be meant: the schema names no column of keys")
 
 
 def find(
@@ -180,27 +200,45 @@ def find(
         schema: by which the log's are named.
         log: needed for a slice of the log.
 
+    Rows that cannot be meant, whatever they are (`position > 120`, `source = 'a.csv'`), are not
+    read.
+
     Raises:
-        InputError: a literal that a column cannot be compared with; or the rows can no longer be
-            read, with the source, the rows and why (the file is gone or was changed, labels were
-            deleted).
+        InputError: a literal that a column cannot be compared with.
+        UnreadableError: the rows can no longer be read, with the source, the rows and why (the file
+            is gone or was changed, labels were deleted).
     """
     if part.kind == OF_LOG and log is None:
         raise InputError("labels are looked for in the log that they are in: give log=")
     condition = selection._within(part, columns)
     if selection.rows:
         found = _ranges(part, selection)
-    elif condition is None:
+    elif condition is None or (meant := _possible(part, condition)) is None:
         found = NOTHING
     else:
         if log is not None and part.kind == OF_LOG:
-            tables = tables_of_labels(part, columns, schema, condition.columns, log)
+            tables = tables_of_labels(meant, columns, schema, condition.columns, log)
         else:
             tables = tables_of_rows(part, columns, condition.columns, blobs)
-        read = _read(part, tables)
+        read = _read(meant, tables)
         found = Numbers.of(first + np.flatnonzero(condition.mask(table)) for first, table in read)
     gone = _gone(part, blobs, log) if len(found) else NOTHING
     return np.setdiff1d(found.values, gone.values, assume_unique=True)
+
+
+def _possible(part: Slice, condition: Condition) -> Slice | None:
+    """What of a slice may be meant: of the log from the first such label to the last one, of others
+    the whole slice; None for nothing."""
+    if not known_of(part, 0, 0).schema.names:
+        return part
+    (start, stop), found = bounds(part), []
+    for first in range(start, stop, _AT_ONCE):
+        known = known_of(part, first, min(first + _AT_ONCE, stop))
+        where = np.flatnonzero(condition.possible(known))
+        found += [] if not len(where) else [first + int(where[0]), first + int(where[-1])]
+    if not found or part.kind != OF_LOG:
+        return part if found else None
+    return replace(part, start=found[0] - 1, stop=found[-1])  # labels after one, up to the other
 
 
 def _ranges(part: Slice, selection: Selection) -> Numbers:

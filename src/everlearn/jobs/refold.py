@@ -7,7 +7,7 @@ state, digest by digest; with rows of them withdrawn, in the state that never me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
@@ -175,16 +175,26 @@ def plan_refold(
         The plan, without hold-outs; None where no version of the path is touched.
 
     Raises:
-        InputError: an increment cannot be folded again, with the reason; or nothing is left.
+        InputError: an increment cannot be folded again: which, why, and from where the others can
+            be; or nothing is left.
     """
     if not touched & set(path):
         return None
-    base = _newest_whole(registry, name, path[: path.index(min(touched & set(path)))])
+    first = path.index(min(touched & set(path)))
+    base = _newest_whole(registry, name, path[:first])
     after = path if base is None else path[path.index(base.number) + 1 :]
-    plans = [plan for one in recorded(registry, name, after) for plan in one.plans]
-    plans = changed(registry, name, plans, change)
+    parts = recorded(registry, name, after)
+    plans, gone = list[Plan](), dict[int, InputError]()
+    for one in parts:
+        try:
+            made = changed(registry, name, one.plans, change)
+            _check_readable(made, registry.parts.blobs)
+            plans += made
+        except InputError as error:
+            gone[one.version.number] = error
+    if gone:
+        raise InputError(_not_again(name, parts, gone, path[first])) from next(iter(gone.values()))
     left = [plan for plan in plans if _has_rows(plan, registry.parts.blobs)]
-    _check_readable(left, registry.parts.blobs)
     if not left and base is None:
         raise InputError(
             f"nothing that {name!r} learned is left without these rows, and there is no version"
@@ -221,10 +231,42 @@ def _has_rows(plan: Plan, blobs: BlobStore) -> bool:
     return False
 
 
+def _not_again(
+    name: str, parts: Sequence[Recorded], gone: Mapping[int, InputError], first: int
+) -> str:
+    """Which increments cannot be folded again, why, and from where the others can be.
+
+    Args:
+        parts: what was to be folded.
+        gone: version → why its increments cannot be.
+        first: the first version that has rows to be taken out.
+    """
+    number, why = next(iter(gone.items()))
+    told = [f"what version {number} of {name!r} learned cannot be folded again: {why}"]
+    if more := sorted(gone.keys() - {number}):
+        told.append(f"the same holds for version {', '.join(map(str, more))}")
+    states = [one.version for one in parts]
+    dropped = [one.number for one in states if one.number < first and one.dropped_at is not None]
+    if dropped:
+        told.append(
+            "it cannot begin later, for the retention policy removed the state of version"
+            f" {', '.join(map(str, dropped))}"
+        )
+    whole = [one.number for one in states if one.number >= max(gone) and one.dropped_at is None]
+    if whole and whole[0] < states[-1].number:
+        told.append(
+            f"only what was learned after version {whole[0]} can: take out rows that none up to it"
+            " learned, or retrain with Strategy(start='scratch')"
+        )
+    else:
+        told.append("nothing can that came after it: retrain with Strategy(start='scratch')")
+    return "; ".join(told)
+
+
 def _check_readable(plans: Sequence[Plan], blobs: BlobStore) -> None:
     """Raises `InputError` where a source of increments is gone."""
     for plan in plans:
-        for part in plan.slices:
+        for part in plan.slices if _has_rows(plan, blobs) else ():
             with readable(part):
                 open_reader(part, plan.columns, blobs).close()
 

@@ -45,7 +45,7 @@ def fold_again(registry: Registry, queue: Queue, name: str, log: FeedbackLog) ->
     try:
         plan = plan_refold(registry, name, path, touched, without(registry, name, log, Found()))
     except EverlearnError as error:
-        return told | {"reason": f"what was learned of it cannot be folded again: {error}"}
+        return told | {"reason": str(error)}
     if plan is None:
         return told | {"reason": "the champion has learned nothing of it"}
     withdrawals = Withdrawals(registry.database, log.model, registry.parts.blobs)

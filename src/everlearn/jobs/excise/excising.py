@@ -101,7 +101,7 @@ class Excising:
         found = Finder(self._registry, self._name, self._log)(selection, known)
         if not found.rows:
             raise InputError(
-                f"{self._name!r} has learned, and is to learn, no row of {selection.to_json()}"
+                f"{self._name!r} has learned, and is to learn, no such row: {selection}"
             )
         champion = standing[0]
         path = [] if champion is None else self._registry.lineage(self._name, champion)
@@ -131,8 +131,8 @@ class Excising:
         plan = self._plan(found, path, ids, before)
         if plan is None and not self._is_new(self._places(found, ids)):
             raise InputError(
-                f"the {found.rows:,} rows of {selection.to_json()} were withdrawn before, and the"
-                " champion has learned none of them: `everlearn withdrawals` lists what was"
+                f"the {found.rows:,} rows were withdrawn before ({selection}), and the champion"
+                " has learned none of them: `everlearn withdrawals` lists what was"
             )
         report |= {
             "base": None if plan is None else plan.base,

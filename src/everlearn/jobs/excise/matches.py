@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from everlearn.base import Columns, Hashes, Ints, Schema
+from everlearn.base import Columns, Hashes, InputError, Ints, Schema
 from everlearn.data.compiler import Compiler
 from everlearn.data.join import LogSource
 from everlearn.data.log import FeedbackLog
 from everlearn.data.policy import LabelPolicy
-from everlearn.data.resettle import Resettling, readable, unlearned
+from everlearn.data.resettle import Resettling, UnreadableError, readable, unlearned
 from everlearn.data.resettle import recorded as refusals
 from everlearn.data.selection import Selection, find
 from everlearn.data.slices import Slice
@@ -22,6 +22,7 @@ from everlearn.data.withdrawals import Withdrawals
 from everlearn.data.withdrawn import Numbers, without_rows
 from everlearn.jobs.plan import Plan
 from everlearn.jobs.refold import Change, is_imported, recorded
+from everlearn.registry import versions
 from everlearn.registry.registry import Registry
 from everlearn.registry.versions import Version
 
@@ -104,8 +105,11 @@ class Finder:
         """The selected rows of all that any version learned, and of the log what none has yet.
 
         Raises:
-            InputError: an increment cannot be read any more.
+            InputError: rows that may be meant cannot be read any more: which version learned them,
+                and with which condition the others are found.
+            NotFoundError: labels are asked for of predictions of a version that there is not.
         """
+        selection = self._dated(selection, known)
         found = Found(passed_over=[v.number for v in known if v.increments and is_imported(v)])
         mine = [v.number for v in known if v.increments and not is_imported(v)]
         parts = [
@@ -119,7 +123,7 @@ class Finder:
         looked = [(part, plan.columns) for _, _, part, plan in parts]
         columns = looked[-1][1] if looked else Columns()
         selection.check(looked if new is None else [*looked, (new, columns)])
-        read = self._read(selection, [(part, plan) for _, _, part, plan in parts])
+        read = self._read(selection, [(version, part, plan) for version, _, part, plan in parts])
         for version, ordinal, part, plan in parts:
             if len(rows := read[part.fingerprint]):
                 learned = self._learned(part, rows)
@@ -129,16 +133,49 @@ class Finder:
             found.new = find(new, columns, schema, selection, self._blobs, self._log)
         return found
 
-    def _read(self, selection: Selection, parts: Sequence[tuple[Slice, Plan]]) -> dict[str, Ints]:
+    def _dated(self, selection: Selection, known: Sequence[Version]) -> Selection:
+        """A selection with the position before which no label can be meant: a version has not
+        answered yet what it, or one before it, learned from."""
+        if not selection.version:  # version 0 answers before there is any
+            return selection
+        with self._registry.database.read() as connection:
+            versions.check_exists(connection, self._name, selection.version)
+        parts = (
+            Slice.from_json(one.slice)
+            for version in known
+            if version.number <= selection.version and not is_imported(version)
+            for one in version.increments
+        )
+        taken = (part.stop for part in parts if part.kind == LogSource.kind)
+        return replace(selection, after=max(taken, default=0))
+
+    def _read(
+        self, selection: Selection, parts: Sequence[tuple[int, Slice, Plan]]
+    ) -> dict[str, Ints]:
         """Fingerprint of a slice → its selected rows; those of one that was learned by several
         schemas are what any of them selects."""
         found: dict[str, dict[str, Ints]] = {}
-        for part, plan in parts:
+        for version, part, plan in parts:
             ways, way = found.setdefault(part.fingerprint, {}), repr(plan.columns)
             if way not in ways:
                 schema = self._schema(plan.definition)
-                ways[way] = find(part, plan.columns, schema, selection, self._blobs, self._log)
+                try:
+                    rows = find(part, plan.columns, schema, selection, self._blobs, self._log)
+                except UnreadableError as error:
+                    others = selection.others(part, self._readable_after(parts))
+                    raise InputError(
+                        f"whether rows that version {version} of {self._name!r} learned are meant"
+                        f" cannot be told: {error}; if none of them is, ask for the others:"
+                        f" {others}"
+                    ) from error
+                ways[way] = rows
         return {name: Numbers.of(ways.values()).values for name, ways in found.items()}
+
+    def _readable_after(self, parts: Sequence[tuple[int, Slice, Plan]]) -> int:
+        """The position after which all slices of the log can be searched and settled again."""
+        first = self._log.first()
+        logs = (part for _, part, _ in parts if part.kind == LogSource.kind)
+        return max((part.stop for part in logs if part.start < first), default=first)
 
     def _new(self, parts: Sequence[Slice]) -> Slice | None:
         """The labels of the log that no version has taken."""
