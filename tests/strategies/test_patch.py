@@ -345,10 +345,10 @@ def test_a_patch_is_what_was_saved() -> None:
     made, edits, _ = exceptions(3)
     edit = Edit(number=1, features={"x0": 1.0}, output=1, reason="seen", expires_at=5)
     weights = Weights(np.array([0, 2]), np.ones((2, 3)))
-    patch = Patch(edits=(edit,), base=4, way="memory", weights=weights, exceptions=made)
+    patch = Patch(edits=(edit,), base=4, weights=weights, exceptions=made)
     again = Patch.load(patch.save())
     assert again is not None and again.exceptions is not None and again.weights is not None
-    assert (again.edits, again.base, again.way) == (patch.edits, 4, "memory")
+    assert (again.edits, again.base) == (patch.edits, 4)
     assert np.array_equal(again.exceptions.covering(edits), made.covering(edits))
     assert Patch.load({}) is None
 

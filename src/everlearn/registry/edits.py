@@ -45,8 +45,9 @@ class Entry:
     ended_why: str | None
 
     def to_json(self) -> dict[str, Json]:
-        """What `everlearn edits --json` prints; times as ISO text."""
-        shown = self.edit.to_json()
+        """What `everlearn edits --json` prints, but for what the champion says of it; times as ISO
+        text."""
+        shown = _kept(self.edit)
         for name, at in (
             ("expires_at", self.edit.expires_at),
             ("created_at", self.created_at),
@@ -80,7 +81,7 @@ def add(connection: sa.Connection, model: str, edits: Sequence[Edit], at: int) -
     """
     key = model_id(connection, model, lock=True)
     rows = [
-        edit.to_json()
+        _kept(edit)
         | {
             "model_id": key,
             "features": json.dumps(edit.features),
@@ -91,6 +92,11 @@ def add(connection: sa.Connection, model: str, edits: Sequence[Edit], at: int) -
     ]
     if rows:
         connection.execute(schema.edits.insert(), rows)
+
+
+def _kept(edit: Edit) -> dict[str, Json]:
+    """What is written down of an edit: its way is in the versions that have it."""
+    return {name: value for name, value in edit.to_json().items() if name != "way"}
 
 
 def adopt(connection: sa.Connection, model: str, edits: Sequence[Edit], at: int) -> None:

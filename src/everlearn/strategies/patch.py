@@ -8,7 +8,7 @@ learner under it stays as it is, and is what learns on.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal, Self, get_args
 
 from everlearn.base import (
@@ -44,6 +44,7 @@ class Edit:
         author: who wants it, or None.
         prediction_id: of the logged prediction that was wrong, or None.
         expires_at: when it ends by itself, microseconds, or None.
+        way: in which its answer is to be changed; it keeps it, whatever other edits ask for.
     """
 
     number: int = 0
@@ -53,6 +54,7 @@ class Edit:
     author: str | None = None
     prediction_id: int | None = None
     expires_at: int | None = None
+    way: Way = field(default="auto", compare=False)
 
     def to_json(self) -> dict[str, Json]:
         """All fields by name."""
@@ -66,14 +68,12 @@ class Patch:
     Args:
         edits: in their order.
         base: number of the version that it was solved for; None: the one that it is a part of.
-        way: that was asked for.
         weights: a change of scores, or None.
         exceptions: balls in which answers are given, whatever the scores say; or None.
     """
 
     edits: tuple[Edit, ...]
     base: int | None = None
-    way: Way = "auto"
     weights: Weights | None = None
     exceptions: Exceptions | None = None
 
@@ -89,8 +89,8 @@ class Patch:
 
     def save(self) -> dict[str, Part]:
         """The parts of a state."""
-        known = {"base": self.base, "way": self.way}
-        state = {"edits": Part(meta=known | {"edits": [edit.to_json() for edit in self.edits]})}
+        told = {"base": self.base, "edits": [edit.to_json() for edit in self.edits]}
+        state = {"edits": Part(meta=told)}
         if self.weights is not None:
             state["weights"] = self.weights.save()
         if self.exceptions is not None:
@@ -108,18 +108,16 @@ class Patch:
             return None
         weights, exceptions = state.get("weights"), state.get("exceptions")
         try:
-            known = state["edits"].meta
             made = cls(
                 edits=edits_in(state["edits"]),
-                base=known["base"],
-                way=known["way"],
+                base=state["edits"].meta["base"],
                 weights=None if weights is None else Weights.load(weights),
                 exceptions=None if exceptions is None else Exceptions.load(exceptions),
             )
         except (KeyError, TypeError, IndexError) as error:
             raise IntegrityError(f"the patch is malformed: {error!r}") from error
-        if made.way not in WAYS or not _is_number(made.base, none=True):
-            raise IntegrityError(f"the patch is malformed: way {made.way!r}, base {made.base!r}")
+        if not _is_number(made.base, none=True):
+            raise IntegrityError(f"the patch is malformed: its base is {made.base!r}")
         return made
 
     def check(self, learner: Learner, columns: Columns, classes: int | None) -> None:
@@ -146,8 +144,9 @@ def edits_in(part: Part) -> tuple[Edit, ...]:
         IntegrityError: it is malformed.
     """
     try:
-        found = tuple(Edit(**edit) for edit in part.meta["edits"])
-    except (KeyError, TypeError) as error:
+        way = part.meta.get("way", "auto")  # of all of them, as it was once stored
+        found = tuple(Edit(**{"way": way} | edit) for edit in part.meta["edits"])
+    except (AttributeError, KeyError, TypeError) as error:
         raise IntegrityError(f"the edits of the patch are malformed: {error!r}") from error
     numbers = [edit.number for edit in found]
     if not all(map(_is_sound, found)) or len(set(numbers)) < len(numbers):
@@ -160,6 +159,7 @@ def _is_sound(edit: Edit) -> bool:
     texts = (edit.reason, "" if edit.author is None else edit.author)
     return (
         _is_number(edit.number)
+        and edit.way in WAYS
         and isinstance(edit.features, dict)
         and all(isinstance(text, str) and "\0" not in text for text in texts)
         and _is_number(edit.prediction_id, none=True)

@@ -67,7 +67,7 @@ class Repair:
             dry_run: only say what it would do.
             way: how answers are changed: by exceptions within a radius ("memory"), by the least
                 change of the last layer's weights or of leaves ("weights"), or by whichever each
-                edit needs ("auto").
+                edit needs ("auto"). Edits that stand keep theirs.
 
         Raises:
             InputError: no edit, edits that contradict each other, an input outside of the schema,

@@ -26,7 +26,6 @@ from everlearn.base import (
     crash_point,
     prefixed,
     state_digest,
-    under,
 )
 from everlearn.evaluation.gates import try_candidate
 from everlearn.evaluation.holdouts import HoldOuts
@@ -34,15 +33,15 @@ from everlearn.jobs.bisect.measuring import recorded_digest
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.load import load_fold
 from everlearn.jobs.online import online_of
-from everlearn.jobs.patch.report import BUDGET, flips, gated, measured, most_flips
-from everlearn.jobs.patch.solving import reference_rows, remembered, solve
+from everlearn.jobs.patch.report import BUDGET, flips, gated, measured, most_flips, too_far
+from everlearn.jobs.patch.solving import Leave, reference_rows, remembered, solve
 from everlearn.jobs.patch.wanted import Wanted, contradictions, wanted_of
 from everlearn.registry import aliases, edits, versions
 from everlearn.registry.audit import note
 from everlearn.registry.models import model_id, plain
 from everlearn.registry.registry import Registry
 from everlearn.registry.versions import Version
-from everlearn.strategies.patch import Edit, Patch, Way
+from everlearn.strategies.patch import Edit, Patch, Way, edits_in
 
 BeginRollout = Callable[[sa.Connection, str, int, int, str], int | None]
 
@@ -136,9 +135,9 @@ class Patches:
 
         Args:
             asked: edits without numbers.
-            way: see `everlearn.strategies.patch.Way`.
+            way: of these edits, see `everlearn.strategies.patch.Way`; others keep theirs.
             dry_run: only say what it would do; nothing is written.
-            expected: the champion that was looked at before; whichever is, unless given.
+            expected: the champion that was looked at before, if it was.
 
         Raises:
             InputError: no edit, edits that contradict each other or one that stands, an input
@@ -159,16 +158,15 @@ class Patches:
                 f" {expected}: look again at what would change"
             )
         standing, expired = self._carried(model, base)
-        wanted = wanted_of(base.fold, asked)
+        wanted = wanted_of(base.fold, [replace(edit, way=way) for edit in asked])
         contradictions(wanted, wanted_of(base.fold, standing) if standing else None)
-        new, already, made = self._needed(base, standing, wanted, way, dry_run)
+        new, already, made = self._needed(base, standing, wanted, dry_run)
         report = made.report | {"seconds": time.perf_counter() - began}
         if dry_run:
             return PatchResult(None, made.decision, [], already, report, made.patch)
-        said = f"{len(new)} edit{'s' * (len(new) > 1)}"
+        said, added = f"{len(new)} edit{'s' * (len(new) > 1)}", [edit.number for edit in new]
         ends = {edits.EXPIRED: [edit.number for edit in expired]}
         number, decision = self._commit(base, made, said, report, ends, new)
-        added = [edit.number for edit in new]
         return PatchResult(number, decision, added, already, report, made.patch)
 
     def revoke(self, model: str, numbers: Sequence[int], why: str = edits.REVOKED) -> PatchResult:
@@ -182,8 +180,8 @@ class Patches:
         """
         began = time.perf_counter()
         base = self._load(model)
-        patch = base.fold.patch
-        if patch is None or not {edit.number for edit in patch.edits} & set(numbers):
+        known = () if base.fold.patch is None else base.fold.patch.edits
+        if not {edit.number for edit in known} & set(numbers):
             with self._database.write() as connection:
                 ended = edits.end(connection, model, numbers, why, self._database.clock())
                 note(connection, "end edits", model, {"edits": ended, "why": why})
@@ -191,7 +189,9 @@ class Patches:
             return PatchResult(None, Decision("nothing", reason))
         standing, expired = self._carried(model, base)
         standing = [edit for edit in standing if edit.number not in numbers]
-        made = self._solved(base, standing, [], patch.way)
+        made = self._solved(base, standing, [])
+        if too_far(made.report):
+            made = self._tried(base, standing, "memory", "never")
         said = f"edits {why}: {', '.join(map(str, sorted(numbers)))}"
         passed = replace(made, decision=Decision("pass", said, made.decision.evidence))
         report = made.report | {"seconds": time.perf_counter() - began}
@@ -210,20 +210,22 @@ class Patches:
 
     def listed(self, model: str) -> list[Json]:
         """All edits of a model as JSON, with their "state": "standing" where the champion has it,
-        else why it ended, or "waiting" (of a candidate, or of a version that was rolled back)."""
+        with its "way", else why it ended, or "waiting" (of a candidate, or of a version that was
+        rolled back)."""
         with self._database.read() as connection:
             known = edits.listed(connection, model)
             champion = aliases.current(connection, model)
-        standing: set[int] = set()
+        ways: dict[int, Way] = {}
         if champion is not None:
             version = self._registry.version(model, champion)
-            patch = Patch.load(under("patch", self._registry.state(model, version)))
-            standing = set() if patch is None else {edit.number for edit in patch.edits}
-        return [
-            one.to_json()
-            | {"state": "standing" if one.edit.number in standing else one.ended_why or "waiting"}
-            for one in known
-        ]
+            part = self._registry.state(model, version).get("patch/edits")  # read alone
+            ways = {} if part is None else {edit.number: edit.way for edit in edits_in(part)}
+        found: list[Json] = []
+        for one in known:
+            way = ways.get(one.edit.number)
+            state = one.ended_why or "waiting" if way is None else "standing"
+            found.append(one.to_json() | {"state": state, "way": way})
+        return found
 
     # --- inside ---
 
@@ -252,26 +254,23 @@ class Patches:
         with self._database.read() as connection:
             return edits.next_number(connection, model)
 
-    def _solved(
-        self, base: _Base, standing: Sequence[Edit], new: Sequence[Edit], way: Way
-    ) -> _Made:
+    def _solved(self, base: _Base, standing: Sequence[Edit], new: Sequence[Edit]) -> _Made:
         """The champion with these edits, judged; by exceptions only, where a change of weights that
         was not asked for does not pass, and where the learner moves on under it, label by label."""
-        under_it = replace(base.fold, patch=None)
-        if way == "auto" and online_of(self._registry.definition(base.model).model()):
-            way = "memory"
-        every = wanted_of(under_it, [*standing, *new]) if standing or new else None
-        made = self._tried(base, under_it, every, way)
-        if way == "auto" and made.patch is not None and made.patch.weights is not None:
+        every = [*standing, *new]
+        online = online_of(self._registry.definition(base.model).model())
+        made = self._tried(base, every, "memory" if online else "auto")
+        free = not online and any(edit.way == "auto" for edit in every)
+        if free and made.patch is not None and made.patch.weights is not None:
             bound = most_flips(made.decision.evidence)
             if made.decision.action != "pass" or bound > BUDGET:
                 least = f"up to {bound:.1%} of answers may turn wrong by a change of weights"
-                made = self._tried(base, under_it, every, "memory")
+                made = self._tried(base, every, "memory")
                 made.report["notes"] = [*made.report.get("notes", []), f"exceptions: {least}"]
         return made
 
     def _needed(
-        self, base: _Base, standing: Sequence[Edit], wanted: Wanted, way: Way, dry_run: bool
+        self, base: _Base, standing: Sequence[Edit], wanted: Wanted, dry_run: bool
     ) -> tuple[list[Edit], list[int], _Made]:
         """(the edits that are needed, places of those that are right without, the champion with
         them). One that is right, and that the patch of the others would undo, is needed too."""
@@ -284,20 +283,25 @@ class Patches:
         first = 0 if dry_run else self._next(base.model)
         while True:
             new = edits.numbered(wanted.take(~right).edits, first)
-            made = self._solved(base, standing, new, way)
+            made = self._solved(base, standing, new)
             now = replace(base.fold, patch=made.patch).predict(wanted.batch).value
             still = right & wanted.right(now)
             if (still == right).all():
                 return new, [place for place, known in enumerate(right) if known], made
             right = still
 
-    def _tried(self, base: _Base, fold: Fold, every: Wanted | None, way: Way) -> _Made:
+    def _tried(
+        self, base: _Base, every: Sequence[Edit], way: Way, weights: Leave = "asked"
+    ) -> _Made:
+        """The champion with these edits, judged; way and weights as for `solve`."""
         patch: Patch | None = None
+        fold = replace(base.fold, patch=None)
         report: dict[str, Json] = {"edits": [], "base": base.number}
-        if every is not None:
-            patch, notes = solve(fold, every, base.reference, way, base.number)
+        if every:
+            wanted = wanted_of(fold, every)
+            patch, notes = solve(fold, wanted, base.reference, way, base.number, weights=weights)
             assert patch is not None
-            report = measured(fold, patch, base.fold.predict, every, base.reference)
+            report = measured(fold, patch, base.fold.predict, wanted, base.reference)
             report["notes"] = notes
         gate = self._registry.definition(base.model).section("gate")
         candidate = replace(fold, patch=patch)
@@ -324,8 +328,8 @@ class Patches:
         manifest = self._registry.parts.save(state, known=base.version.manifest)
         crash_point("patch.saved")
         model, decision, version = base.model, made.decision, base.version
-        evidence = decision.evidence
-        figures = {name: evidence[name] for name in ("recent", "historical") if name in evidence}
+        evidence, names = decision.evidence, ("recent", "historical")
+        figures = {name: evidence[name] for name in names if name in evidence}
         with self._database.write() as connection:
             model_id(connection, model, lock=True)
             self._check_unmoved(connection, base, add)
@@ -346,12 +350,9 @@ class Patches:
                 decision=decision,
             )
             decision = self._let_through(connection, base, number, decision, said, at_once)
-            detail = {
-                "version": number,
-                "edits": [edit.number for edit in add],
-                "ended": dict(ends),
-            }
-            note(connection, "patch", model, detail | {"action": decision.action})
+            detail = {"version": number, "edits": [edit.number for edit in add]}
+            detail |= {"ended": dict(ends), "action": decision.action}
+            note(connection, "patch", model, detail)
         return number, decision
 
     def _check_unmoved(self, connection: sa.Connection, base: _Base, add: Sequence[Edit]) -> None:

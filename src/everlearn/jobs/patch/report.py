@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from everlearn.base import Array, Batch, Decision, Floats, Json, Prediction
+from everlearn.base import Array, Batch, Decision, Floats, Json, Learner, Prediction
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.patch.regions import systematic
 from everlearn.jobs.patch.wanted import EXACT, Wanted, contents
@@ -26,6 +26,10 @@ in each number."""
 
 Answers = Callable[[Batch], Prediction]
 
+MOVED = 0.25
+"""Root mean square by which a change of weights may move a regressor's answers for reference rows,
+in standard deviations of its answers: a bound on what is absurd, where the model has no gate."""
+
 UNCHANGED = 0.01
 """A regressor's answer is unchanged if it moves by no more standard deviations of its answers."""
 
@@ -37,7 +41,9 @@ def measured(
 
     "success" is the share of edits that are answered as wanted; "generalisation" that of their near
     neighbours (see `NOISE`); "locality" the share of reference rows, those that are an edit's input
-    left out, whose answers stay what they were; each edit's "way", and the "radius" of its ball in
+    left out, whose answers stay what they were; "moved" by how much a change of weights moves those
+    of a regressor, from what its learner says (see `MOVED`; None of classes); "ways" has for each
+    edit the way that was "asked" for and the "way" of its answer, with the "radius" of its ball in
     standard deviations.
 
     Args:
@@ -57,19 +63,23 @@ def measured(
         "base": patch.base,
     }
     if reference is None:
-        return found | {"reference_rows": 0, "locality": None, "systematic": None}
+        none = dict.fromkeys(("locality", "moved", "systematic"))
+        return found | {"reference_rows": 0, **none}
     others = ~np.isin(contents(reference), contents(wanted.batch))
     rows = reference.take(others)
     was, is_now = before(rows).value, patch.answer(learner, rows).value
     unchanged = _close(is_now, was, was)
-    alike = None
-    if fold.kind == "classifier":
+    alike, moved = None, None
+    if fold.kind == "regressor":
+        moved = _moved(patch, learner, rows)
+    elif fold.kind == "classifier":
         wrong, predicted = learner.predict(wanted.batch).value, learner.predict(reference)
         edits = wanted.batch, wanted.answers, wrong
         alike = systematic(Space.of(reference), *edits, reference, predicted)
     return found | {
         "reference_rows": len(rows),
         "locality": float(unchanged.mean()) if len(rows) else None,
+        "moved": moved,
         "systematic": alike,
     }
 
@@ -81,12 +91,27 @@ def _ways(patch: Patch, wanted: Wanted) -> list[Json]:
         balls = patch.exceptions.covering(wanted.batch).tolist()
     found: list[Json] = []
     for edit, ball in zip(wanted.edits, balls, strict=True):
-        way: dict[str, Json] = {"edit": edit.number, "way": "weights" if ball < 0 else "memory"}
+        how = "weights" if ball < 0 else "memory"
+        way: dict[str, Json] = {"edit": edit.number, "asked": edit.way, "way": how}
         if ball >= 0:
             assert patch.exceptions is not None
             way["radius"] = float(patch.exceptions.radii[ball])
         found.append(way)
     return found
+
+
+def _moved(patch: Patch, learner: Learner, rows: Batch) -> float:
+    """By how much a change of weights moves answers, in standard deviations of these."""
+    if patch.weights is None or not len(rows):
+        return 0.0
+    by_itself = learner.predict(rows).value
+    apart = np.sqrt(np.mean((patch.weights.answer(learner, rows).value - by_itself) ** 2))
+    return float(apart / max(float(np.std(by_itself)), EXACT))
+
+
+def too_far(report: Json) -> bool:
+    """Whether other answers move by more than they may."""
+    return (report.get("moved") or 0.0) > MOVED
 
 
 def _neighbours(edits: Batch, reference: Batch | None) -> Batch:
@@ -122,6 +147,12 @@ def gated(decision: Decision, report: Json) -> Decision:
         return decision
     if report.get("success", 1.0) < 1.0:
         reason = f"only {report['success']:.1%} of the edits would be answered as wanted"
+        return Decision("refuse", reason, decision.evidence)
+    if too_far(report):
+        reason = (
+            f"a change of weights would move other answers by {report['moved']:.2f} standard"
+            f" deviations, more than {MOVED}: take way='memory', or give labels of such rows"
+        )
         return Decision("refuse", reason, decision.evidence)
     over = {name: rate for name, rate in report["negative_flips"].items() if rate > BUDGET}
     if over:

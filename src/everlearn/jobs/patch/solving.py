@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from everlearn.base import Array, Batch, InputError, Json, Memory, State, under
 from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.patch.regions import regions
-from everlearn.jobs.patch.report import measured
+from everlearn.jobs.patch.report import measured, too_far
 from everlearn.jobs.patch.wanted import Wanted, wanted_of
 from everlearn.learners.editable import editable_of
 from everlearn.registry import edits
@@ -23,6 +24,10 @@ from everlearn.strategies.patch_weights import UnsolvableError, Weights, solved
 
 HELD, REMEMBERED = 4_000, 2_000
 """Reference rows that are looked at: of the hold-outs, and of the memory."""
+
+Leave = Literal["asked", "possible", "never"]
+"""Whether edits that ask for a change of weights have to get one ("asked"), do where there are
+weights ("possible"), or are answered by exceptions like all others ("never")."""
 
 MOST_TRIED = 50
 """Edits that are tried one by one where no change of weights holds all of them."""
@@ -56,36 +61,38 @@ def reference_rows(fold: Fold, holdouts: HoldOuts, memory: Iterable[Batch]) -> B
 
 
 def solve(
-    fold: Fold, wanted: Wanted, reference: Batch | None, way: Way, base: int | None = None
+    fold: Fold,
+    wanted: Wanted,
+    reference: Batch | None,
+    way: Way = "auto",
+    base: int | None = None,
+    *,
+    weights: Leave = "asked",
 ) -> tuple[Patch | None, list[str]]:
-    """A patch with which the fold's learner answers all edits as wanted.
+    """A patch with which the fold's learner answers all edits as wanted, each in its own way.
 
-    With way="auto", edits that share a region are answered by a change of weights, where the
-    learner has some that can be, and single ones by exceptions. Those that no change of weights
-    holds together are answered by exceptions in any way.
+    Of those that leave it to be chosen, edits that share a region are answered by a change of
+    weights, where the learner has some that can be, and single ones by exceptions. Those that no
+    change of weights holds together are answered by exceptions in any way.
 
     Args:
         wanted: of edits that the learner does not answer so by itself.
+        way: of the edits that leave it to be chosen.
         base: number of the version that has the fold's learner; None: the one that is being made.
+        weights: whether weights are changed.
 
     Returns:
         The patch, None without edits; and notes for people.
 
     Raises:
-        UnsolvableError: way="weights", and the learner has none that can be changed, or there are
-            no reference rows.
+        UnsolvableError: weights are to be changed, and the learner has none that can be, or there
+            are no reference rows.
     """
     if not wanted.edits:
         return None, []
     rows = wanted.batch.take(slice(0, 0)) if reference is None else reference
-    chosen = np.zeros(len(wanted.edits), bool)
-    if way == "weights":
-        _check_weights(fold, rows)
-        chosen[:] = True
-    elif way == "auto" and fold.kind == "classifier" and len(rows):
-        answered = fold.learner.predict(wanted.batch).value
-        chosen = regions(Space.of(rows), wanted.batch, wanted.answers, answered, rows)
-    weights, held, notes = _by_weights(fold, wanted, chosen, rows)
+    chosen, told = _chosen(fold, wanted, rows, way, weights)
+    change, held, notes = _by_weights(fold, wanted, chosen, rows)
     exceptions = None
     if not held.all():
         rest = wanted.take(~held)
@@ -93,19 +100,39 @@ def solve(
         answers = np.repeat(others.answers[:, None], kept.shape[1], axis=1)
         apart = Batch.concat([replace(rows, y=None, weight=None), others.batch])
         exceptions = Exceptions.around(rest.batch, rest.answers, apart, np.vstack([kept, answers]))
-    made = Patch(edits=wanted.edits, base=base, way=way, weights=weights, exceptions=exceptions)
-    return made, notes
+    made = Patch(edits=wanted.edits, base=base, weights=change, exceptions=exceptions)
+    return made, told + notes
 
 
-def _check_weights(fold: Fold, rows: Batch) -> None:
-    """Raises `UnsolvableError` where no weights can be changed."""
+def _chosen(
+    fold: Fold, wanted: Wanted, rows: Batch, way: Way, weights: Leave
+) -> tuple[Mask, list[str]]:
+    """(which edits are answered by a change of weights, notes)."""
+    ways = np.array([way if edit.way == "auto" else edit.way for edit in wanted.edits])
+    chosen = np.asarray(ways == "weights")
+    problem = _no_weights(fold, rows) if chosen.any() else None
+    if weights == "never" or (problem is not None and weights == "possible"):
+        return np.zeros(len(ways), bool), [] if problem is None else [f"by exceptions: {problem}"]
+    if problem is not None:
+        raise UnsolvableError(problem)
+    if (ways == "auto").any() and fold.kind == "classifier" and len(rows):
+        some = wanted.take(ways != "memory")
+        answered = fold.learner.predict(some.batch).value
+        alike = regions(Space.of(rows), some.batch, some.answers, answered, rows)
+        chosen[ways != "memory"] |= alike
+    return chosen, []
+
+
+def _no_weights(fold: Fold, rows: Batch) -> str | None:
+    """Why no weights can be changed; None where some can."""
     if not len(rows):
-        raise UnsolvableError("there are no hold-outs and no memory: nothing says what is to stay")
+        return "there are no hold-outs and no memory: nothing says what is to stay"
     if editable_of(fold.learner) is None:
-        raise UnsolvableError(
+        return (
             f"{type(fold.learner).__name__} has no linear layer and no leaves that can be changed;"
             " leave the way to be chosen, or take way='memory'"
         )
+    return None
 
 
 def _by_weights(
@@ -165,10 +192,11 @@ def repatched(
         without: numbers of edits that are not carried on.
 
     Returns:
-        The patch, or None; and what became of the edits, for the version's metrics under "patch":
-        "edits" that are in the patch, with what it does (see `report.measured`); those that
-        are "learned" by the fold itself; and "lost" ones, which its schema or its classes do not
-        allow any more, with the reason. None where the base has no patch.
+        The patch, or None, each edit in its own way; and what became of them, for the version's
+        metrics under "patch": "edits" that are in the patch, with what it does (see
+        `report.measured`); those that are "learned" by the fold itself; and "lost" ones, which its
+        schema or its classes do not allow any more, with the reason. None where the base has no
+        patch.
     """
     patch = Patch.load(under("patch", base))
     if patch is None:
@@ -176,11 +204,11 @@ def repatched(
     with database.read() as connection:
         carried, _ = edits.carried(connection, model, patch.edits, database.clock())
     kept = [edit for edit in carried if edit.number not in without]
-    return solved_again(fold, kept, holdouts, patch.way)
+    return solved_again(fold, kept, holdouts)
 
 
 def solved_again(
-    fold: Fold, carried: Sequence[Edit], holdouts: HoldOuts, way: Way
+    fold: Fold, carried: Sequence[Edit], holdouts: HoldOuts
 ) -> tuple[Patch | None, Json]:
     """The same of these edits."""
     going: list[Edit] = []
@@ -197,18 +225,19 @@ def solved_again(
     wanted = wanted_of(fold, going)
     right = wanted.right(fold.learner.predict(wanted.batch).value)
     rows = reference_rows(fold, holdouts, fold.remembered())
+    leave: Leave = "possible"
     while True:  # one that is learned, and that the patch of the others would undo, is in it too
         left = wanted.take(~right)
-        try:
-            patch, notes = solve(fold, left, rows, way)
-        except UnsolvableError as error:  # another learner
-            patch, notes = solve(fold, left, rows, "memory")
-            notes.append(f"by exceptions: {error}")
+        patch, notes = solve(fold, left, rows, weights=leave)
+        done = {} if patch is None else measured(fold, patch, fold.learner.predict, left, rows)
+        if too_far(done) and leave != "never":
+            leave, far = "never", done["moved"]
+            continue
         now = replace(fold, patch=patch).predict(wanted.batch).value
         if wanted.right(now)[right].all():
             break
         right &= wanted.right(now)
+    if leave == "never":
+        notes.append(f"by exceptions: a change of weights would move other answers by {far:.2f}")
     report["learned"] = [edit.number for edit in wanted.take(right).edits]
-    if patch is not None:
-        report |= measured(fold, patch, fold.learner.predict, left, rows)
-    return patch, report | {"notes": notes}
+    return patch, report | done | {"notes": notes}
