@@ -135,10 +135,10 @@ def once(kind: type[Made] | type[Flights], learner: str, seed: int) -> dict[str,
         el.open(Path(folder) / "workspace") as workspace,
     ):
         planted, liar = live(workspace, data, LEARNERS[learner](), seed)
-        began = time.perf_counter()
+        began = time.process_time()
         repair = workspace.model("m").repair
         found = repair.bisect(good=1, bad=VERSIONS, metric="log_loss", on=data.fresh(), processes=1)
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
     blame = found["blame"]
     group = None if blame is None else blame["found"]
     levels = [] if blame is None else blame["levels"]
@@ -155,10 +155,12 @@ def once(kind: type[Made] | type[Flights], learner: str, seed: int) -> dict[str,
         "named": next((level["found"] for level in levels if level["by"] == "source"), None),
         "damage": found["damage"]["worse_by"]["mean"],
         "step": None if found["step"] is None else found["step"]["worse_by"]["mean"],
-        "between": cost["evaluations"] - cost["ends"],
-        "ends": cost["ends"],
+        "first": None if found["likely"] is None else found["likely"]["version"],
+        "evaluations": cost["evaluations"],
+        "replays_named": cost["replays_named"],
+        "replays_confirmed": cost["replays_confirmed"],
         "replays": cost["replays"],
-        "reproduced": None if blame is None else blame["reproduced"],
+        "proof": None if group is None else group["proof"],
         "worst_rows": 0 if blame is None else sum(r["source"] == liar for r in blame["rows"]),
         "told_rows": 0 if blame is None else len(blame["rows"]),
         "seconds": seconds,
@@ -183,8 +185,9 @@ def runs(seeds: int, known: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def lines(found: list[dict[str, Any]]) -> Iterator[str]:
     """The table."""
     yield (
-        "| rows | learner | version found | source found | judged between the ends (most) | ends |"
-        " replays of the increment (median, most) | its digest reproduced | seconds (median) |"
+        "| rows | learner | version found | source found | versions judged, both ends included"
+        " (most) | replays until the source was named (most) | until it was confirmed (most) |"
+        " in all (median, most) | CPU seconds (median) |"
     )
     yield "|---|---|---|---|---|---|---|---|---|"
     for kind, learner in CASES:
@@ -195,11 +198,14 @@ def lines(found: list[dict[str, Any]]) -> Iterator[str]:
             one["version"] == one["planted"] and one["named"] == one["source"] for one in mine
         )
         replays = sorted(one["replays"] for one in mine)
-        same = sum(one["reproduced"] is True for one in mine)
+        until = [
+            max((one[name] for one in mine if one[name] is not None), default=math.nan)
+            for name in ("replays_named", "replays_confirmed")
+        ]
         yield (
             f"| {kind.name} | {learner} | {right} of {n} | {named} of {n} |"
-            f" {max(one['between'] for one in mine)} | {mine[0]['ends']} |"
-            f" {np.median(replays):.1f}, {replays[-1]:.1f} | {same} of {n} |"
+            f" {max(one['evaluations'] for one in mine)} | {until[0]:.2f} | {until[1]:.2f} |"
+            f" {np.median(replays):.2f}, {replays[-1]:.2f} |"
             f" {np.median([one['seconds'] for one in mine]):.1f} |"
         )
 
@@ -224,18 +230,22 @@ def main() -> None:
         print(json.dumps(one), file=sys.stderr, flush=True)
         found.append(one)
     kept.write_text(json.dumps(found, indent=1) + "\n")
-    bound = math.ceil(math.log2(VERSIONS - 1))
+    bound = math.ceil(math.log2(VERSIONS - 1)) + 2
     text = [
         "# Bisection",
         "",
         f"Python {platform.python_version()}, {os.cpu_count()} processors; {VERSIONS} versions, "
-        f"{asked.seeds} seeds; at most {bound} versions are judged between the two ends.",
+        f"{asked.seeds} seeds. A replay is as many rows folded again as the increment has.",
         "",
         *lines(found),
         "",
-        "The increment is folded again once to compare its digest, once for each source, class and"
-        " span of rows alone, and once for each group that is left out. The tree is no goal, it is"
-        " shown beside: single honest increments make splits that do as much harm as the poison.",
+        "The version whose rows surprised its parent by far the most, as was recorded when they"
+        f" were learned, is judged first; where none stands out, {bound} versions are judged at"
+        f" most, the ends included, and {bound + 2} where the one that does is not it. All sources"
+        " alone are folded in one replay; the one that did the harm is confirmed by a fold without"
+        " it. Parts of it, and its single rows, are folded after that. The tree"
+        " is no goal, it is shown beside: single honest increments make splits that do as much harm"
+        " as the poison.",
     ]
     (asked.out / "repair-bisect.md").write_text("\n".join(text) + "\n")
     print("\n".join(text))

@@ -28,11 +28,12 @@ def test_it_names_the_version_the_source_and_what_to_do(bad: Shell) -> None:
     assert f"version {POISONED} made it worse than version {POISONED - 1}" in said
     assert f"next: everlearn excise m --where \"source = '{BOT}'\"" in said
     assert "rows that did most damage alone" in said
+    assert "1.00 replays of the increment until the rows were named" in said
     assert "the whole increment by source: each alone, and left out" in said
     lines = bad.error.splitlines()
     assert lines[0].startswith("phase=versions measured=1 last='version 2' value=0.")
     assert {line.split()[0] for line in lines} == {
-        f"phase={name}" for name in ("versions", "replay", "groups", "rows")
+        f"phase={name}" for name in ("versions", "groups", "rows")
     }
     found = bad.json(*WORDS, "--on", bad.folder / "fresh.parquet")
     assert not bad.error, "the answer is read"

@@ -21,9 +21,10 @@ import everlearn as el
 from everlearn.base import InputError, NotFoundError
 from everlearn.data.condition import Condition
 from everlearn.jobs.bisect import measurers
+from everlearn.jobs.bisect.blame import Blame
+from everlearn.jobs.bisect.hints import first_bad
 from everlearn.jobs.bisect.probing import Probe
 from everlearn.jobs.bisect.records import Bisections
-from everlearn.jobs.bisect.search import first_bad
 from tests.jobs.poisoned import BAD, BOT, GOOD, POISONED, model, poisoned, table
 
 SHOWN: dict[str, Any] = {"good": GOOD, "bad": BAD, "metric": "log_loss", "on": table(99, 500)}
@@ -44,12 +45,19 @@ def without_time(report: Any) -> Any:
     return {**report, "cost": {**report["cost"], "seconds": None}}
 
 
-@given(st.lists(st.booleans(), max_size=200))
-def test_the_search_finds_a_step_by_at_most_log2_questions(between: list[bool]) -> None:
+@given(st.lists(st.booleans(), max_size=200), st.none() | st.integers(1, 201))
+def test_the_search_finds_a_step_by_at_most_log2_questions(
+    between: list[bool], likely: int | None
+) -> None:
     places, asked = [False, *between, True], []
-    found = first_bad(len(places) - 1, lambda place: asked.append(place) or places[place])
+    if likely is not None:
+        likely = min(likely, len(places) - 1)
+    found = first_bad(len(places) - 1, lambda place: asked.append(place) or places[place], likely)
     assert places[found] and not places[found - 1]
-    assert len(asked) == len(set(asked)) <= math.ceil(math.log2(len(places) - 1))
+    most = math.ceil(math.log2(len(places) - 1))
+    assert len(asked) == len(set(asked)) <= most + (0 if likely is None else 2)
+    if likely is not None and places[likely] and not places[likely - 1]:
+        assert found == likely and len(asked) <= 2
     if sorted(between) == between:
         assert found == places.index(True)
 
@@ -62,7 +70,7 @@ def test_a_poisoned_increment_its_source_and_its_rows_are_found(report: Any) -> 
     assert report["blame"]["found"]["said"] == f"source = '{BOT}'"
     assert report["step"]["worse_by"]["low"] > 0 and report["step"]["share"] > 1
     blame = report["blame"]
-    assert blame["reproduced"] is True
+    assert blame["reproduced"] is None, "it was not folded again as a whole"
     first = blame["levels"][0]
     assert (first["by"], first["found"]) == ("source", BOT)
     harm = {one["name"]: one["alone"]["worse_by"]["low"] for one in first["groups"]}
@@ -78,6 +86,31 @@ def test_a_poisoned_increment_its_source_and_its_rows_are_found(report: Any) -> 
     assert all(one["predicted"] != one["label"] for one in rows)
     cost = report["cost"]
     assert cost["evaluations"] == len(report["probes"]) <= 2 + math.ceil(math.log2(BAD - GOOD))
+
+
+def test_the_increment_that_surprised_most_is_judged_first(report: Any) -> None:
+    hint, cost = report["likely"], report["cost"]
+    assert hint["version"] == POISONED and hint["value"] > 2 * hint["usual"]
+    assert sorted(one["version"] for one in report["probes"]) == [2, POISONED - 1, POISONED, BAD]
+    sides = [(one["version"], one["side"]) for one in report["probes"]]
+    assert sides == [(2, "good"), (POISONED - 1, "good"), (POISONED, "bad"), (BAD, "bad")]
+    learned = report["blame"]["found"]["of"]
+    left = learned - report["blame"]["levels"][0]["left_out"][0]["rows"]
+    assert cost["replays_named"] == 1.0
+    assert cost["replays_confirmed"] == pytest.approx(1.0 + left / learned)
+    assert cost["replays"] >= cost["replays_confirmed"]
+
+
+def test_a_source_that_did_all_alone_is_found_though_the_rest_does_harm_too(
+    workspace: el.Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Blame, "_left_out", lambda self, name, members: -0.5)
+    found = workspace.model("m").repair.bisect(**{**SHOWN, "on": table(98, 500)}, processes=1)
+    assert (found["version"], found["blame"]["found"]["proof"]) == (POISONED, "alone")
+    assert found["blame"]["found"]["said"] == f"source = '{BOT}'"
+    [note] = found["notes"]
+    worse = found["step"]["worse_by"]["mean"] + 0.5
+    assert f"the rest ends {worse:+.4f} against version {POISONED - 1}" in note
 
 
 def test_what_is_to_be_excised_is_what_was_found(workspace: el.Workspace, report: Any) -> None:
@@ -119,6 +152,7 @@ def test_where_nothing_is_worse_there_is_nothing_to_find(workspace: el.Workspace
     found = workspace.model("m").repair.bisect(good=1, bad=4, metric="log_loss", on=SHOWN["on"])
     assert found["decision"]["action"] == "nothing"
     assert (found["version"], found["blame"], found["cost"]["evaluations"]) == (None, None, 2)
+    assert [one["side"] for one in found["probes"]] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -243,11 +277,11 @@ def test_labels_are_traced_to_the_reviewer(tmp_path: Path) -> None:
         a, b = rng.normal(size=(2, 500))
         on = {"a": a, "b": b, "late": (a > b).astype(int)}
         found = handle.repair.bisect(good=2, bad=5, metric="log_loss", on=on)
-        assert (found["version"], found["blame"]["reproduced"]) == (4, True)
-        where = "source = 'people' and reviewer = 'mo'"
+        assert found["version"] == 4
+        where = "reviewer = 'mo'"
         assert found["next"] == f'everlearn excise m --where "{where}"'
-        levels = [(one["by"], one["found"]) for one in found["blame"]["levels"]]
-        assert levels[:2] == [("source", "people"), ("reviewer", "mo")]
+        first = found["blame"]["levels"][0]  # the reviewer's rows surprised more than the source's
+        assert (first["by"], first["found"]) == ("reviewer", "mo")
         assert found["blame"]["found"]["rows"] == len(lies)
         assert {one["position"] for one in found["blame"]["rows"]} <= set(lies)
         worst = found["blame"]["rows"][0]

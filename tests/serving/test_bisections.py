@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import everlearn as el
-from tests.jobs.poisoned import BAD, GOOD, POISONED, poisoned
+from tests.jobs.poisoned import BAD, GOOD, POISONED, poisoned, table
 from tests.serving.local import LocalClient
 from tests.serving.test_online import Loop, until
 
@@ -58,11 +59,24 @@ def test_a_bisection_is_carried_out_beside_the_server(
     assert found["report"]["next"] == "everlearn excise m --where \"source = 'bot-7'\""
     assert {one["version"] for one in found["probes"]} >= {GOOD, POISONED, BAD}
     listed = client.get(URL).json()["bisections"]
-    assert [one["number"] for one in listed] == [number]
+    assert [one["number"] for one in listed][-1] == number
     assert client.post(URL, json=QUESTION).json()["report"] == found["report"]
     first = workspace.audit.listed()[-1]
     assert (first["action"], first["status"]) == ("POST /v1/models/{model}/bisections", 200)
     assert first["detail"]["did"] == "bisect" and first["detail"]["bad"] == BAD
+
+
+def test_rows_to_judge_on_are_sent(client: LocalClient, workspace: el.Workspace) -> None:
+    fresh = table(99, 300)
+    rows = [{name: fresh[name][at].item() for name in fresh if name != "source"} | {
+        "source": str(fresh["source"][at])} for at in range(300)]  # fmt: skip
+    asked = client.post(URL, json={**QUESTION, "on": rows})
+    assert asked.status_code == 202, asked.text
+    found = ended(client, asked.json()["number"])
+    assert (found["asked"]["on"], found["asked"]["rows"]) == ("data", 300)
+    here = workspace.model("m").repair.bisect(**QUESTION, on=fresh)
+    assert found["report"] == json.loads(json.dumps(here)), "the same question"
+    assert here["version"] == POISONED
 
 
 def test_what_cannot_be_asked_is_refused(client: LocalClient) -> None:
@@ -73,6 +87,8 @@ def test_what_cannot_be_asked_is_refused(client: LocalClient) -> None:
     assert client.post(URL, json={**QUESTION, "bad": 99}).status_code == 404
     assert client.post(URL, json={**QUESTION, "good": 0}).status_code == 422
     assert client.post(URL, json={**QUESTION, "on": "x.csv"}).status_code == 422
+    for on, status in (([], 422), (["x.csv"], 422), ([{"x0": [1]}], 422), ([{"x0": 1.0}], 422)):
+        assert client.post(URL, json={**QUESTION, "on": on}).status_code == status, on
     assert client.get(f"{URL}/99").status_code == 404
 
 

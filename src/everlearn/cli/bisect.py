@@ -89,10 +89,17 @@ def _show(found: Json) -> None:
     metric = found["metric"]
     columns = ("version#", f"{metric}#", "worse by#", "from#", "to#", "side")
     probes = [
-        [str(one["version"]), figure(one["value"]), *_interval(one), one["side"]]
+        [str(one["version"]), figure(one["value"]), *_interval(one), one["side"] or ""]
         for one in found["probes"]
     ]
     show_table(columns, probes, "no version was judged")
+    hint = found["likely"]
+    if hint is not None:
+        typer.echo(
+            f"version {hint['version']} was judged first: before they were learned, its "
+            f"{figure(hint['rows'])} rows were answered with {metric} {figure(hint['value'])}, "
+            f"usual is {figure(hint['usual'])}"
+        )
     if found["blame"] is not None:
         for level in found["blame"]["levels"]:
             _show_level(level)
@@ -102,14 +109,23 @@ def _show(found: Json) -> None:
         typer.echo(f"also between versions {step['from']} and {step['to']}: {share}")
     for note in found["notes"]:
         typer.echo(f"note: {note}")
-    cost = found["cost"]
-    typer.echo(
-        f"{cost['evaluations']} versions judged on {figure(found['rows'])} rows, the two named ones"
-        f" among them; the increment folded again {cost['replays']:.1f} times; "
-        f"{cost['seconds']:.1f} s"
-    )
+    typer.echo(_cost(found))
     if found["next"] is not None:
         typer.echo(f"next: {found['next']} (with --dry-run it only says what it would do)")
+
+
+def _cost(found: Json) -> str:
+    cost = found["cost"]
+    replays = ""
+    if cost["replays_named"] is not None:
+        replays = (
+            f"{cost['replays_named']:.2f} replays of the increment until the rows were named, "
+            f"{cost['replays_confirmed']:.2f} until that was confirmed, "
+        )
+    return (
+        f"{cost['evaluations']} versions judged on {figure(found['rows'])} rows, the two named ones"
+        f" among them; {replays}{cost['replays']:.2f} replays in all; {cost['seconds']:.1f} s"
+    )
 
 
 def _show_level(level: Json) -> None:

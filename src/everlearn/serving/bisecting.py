@@ -13,7 +13,7 @@ from everlearn.jobs.bisect.beside import Beside
 from everlearn.jobs.bisect.bisector import Bisector, Question
 from everlearn.jobs.bisect.records import RUNNING, Bisections, Row
 from everlearn.serving.access import needs
-from everlearn.serving.bodies import Body, Name
+from everlearn.serving.bodies import Body, Name, Value
 from everlearn.serving.reviewing import Limit, Number
 
 if TYPE_CHECKING:
@@ -28,7 +28,11 @@ class BisectBody(Body):
     bad: int = Field(ge=1, lt=2**31)
     """A version that came from it, and is bad."""
     metric: Name
-    """What got worse, on the rows that the bad version held out last."""
+    """What got worse."""
+    on: list[dict[Name, Value | None]] | None = Field(default=None, min_length=1)
+    """Rows to judge on, each with its target: columns and values, best fresh ones. How many:
+    `Limits.rows`. Else those that the bad version held out last. A file or a table of the server is
+    named on the command line only: a key for the API does not open what the server can read."""
 
 
 class Bisecting:
@@ -94,7 +98,7 @@ def add_bisections(app: FastAPI, models: Models) -> Bisecting:
     def bisect(model: str, body: BisectBody) -> Json:
         """Find the version that made a model worse, and what in its increment did. It is carried
         out beside the server; look at it by its number."""
-        question = Question(body.good, body.bad, body.metric)
+        question = Question(body.good, body.bad, body.metric, body.on)
         return bisecting.told(model, bisecting.ask(model, question))
 
     @app.get("/v1/models/{model}/bisections", tags=["repair"])

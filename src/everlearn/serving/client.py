@@ -145,9 +145,15 @@ class Client:
         """
         return self._call("POST", model, "excisions", asked)
 
-    def bisect(self, model: str, *, good: int, bad: int, metric: str) -> Json:
-        """Have the version found that made a model worse; see `bisection` for how far that is."""
-        body = {"good": good, "bad": bad, "metric": metric}
+    def bisect(
+        self, model: str, *, good: int, bad: int, metric: str, on: Sequence[Json] | None = None
+    ) -> Json:
+        """Have the version found that made a model worse; see `bisection` for how far that is.
+
+        Args:
+            on: rows to judge on, each with its target; those held out unless given.
+        """
+        body = {"good": good, "bad": bad, "metric": metric, "on": None if on is None else list(on)}
         return self._call("POST", model, "bisections", body)
 
     def bisection(self, model: str, number: int) -> Json:

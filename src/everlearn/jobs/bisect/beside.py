@@ -26,7 +26,7 @@ class Beside:
     Args:
         registry: of the workspace.
         model: its name.
-        question: without rows of its own.
+        question: its rows, if any, as JSON.
     """
 
     def __init__(self, registry: Registry, model: str, question: Question) -> None:

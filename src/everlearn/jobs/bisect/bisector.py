@@ -42,7 +42,7 @@ from everlearn.storage.parts import Manifest
 PROCESSES = 4
 """Most processes, unless said otherwise."""
 
-METHOD = 1
+METHOD = 2
 """Number of the way in which a bisection answers: what was measured by another one is not used."""
 
 

@@ -1,30 +1,35 @@
 """Which rows of one increment did the damage: its groups folded alone, and left out.
 
-The increment is folded again into its parent's state. Then its rows are cut into groups, by source
-first; each group is folded alone into the parent, which costs one replay of the increment for all
-of them together, and whichever did most harm is confirmed by folding the increment without it. The
-group that is found is cut again, until no part of it stands for the whole of it. Of its rows, those
-that surprised the parent most are folded alone, one by one, and ranked by the damage each did.
+Its rows are cut into groups, by source or by reviewer first; each group is folded alone into the
+parent's state, which costs one replay of the increment for all of them together, and whichever did
+most harm is confirmed by folding the increment without it. A group that is found is cut again where
+the parent's surprise at its rows (`hints`) says that a part of it may stand for the whole of it. Of
+its rows, those that surprised the parent most are folded alone, one by one, and ranked by the
+damage each did. The increment as a whole is folded again only where nothing in it explains the
+damage, or it was learned with other libraries: does it end in the same state at all?
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from everlearn.base import EverlearnError, Floats, InputError, Ints, Json, Part
+from everlearn.base import Floats, InputError, Ints, Json, Part
 from everlearn.data.answers import restored
 from everlearn.data.condition import Condition
 from everlearn.data.predicates import And, Predicate
-from everlearn.evaluation.loss import losses
 from everlearn.evaluation.trial import ask
 from everlearn.jobs.bisect.cuts import SAID, Cut, Group, Rows, batch_of, merged
+from everlearn.jobs.bisect.hints import Surprise
 from everlearn.jobs.bisect.measuring import read_again, recorded_digest
 from everlearn.jobs.bisect.probing import Probing
+from everlearn.jobs.learn import Fold
 from everlearn.jobs.load import load_fold
 from everlearn.jobs.plan import Plan
+from everlearn.registry.environment import environment
 
 EXPLAINS = 0.5
 """Share of the damage that leaving out a source or a reviewer has to undo: they answer for their
@@ -32,7 +37,9 @@ rows."""
 
 STANDS_FOR = 0.8
 """The same, of a class, a key, a span of time or of rows, and of whatever stands for a group that
-was found already; leaving out the rest of the group may undo at most what is left to 1."""
+was found already; leaving out the rest of the group may undo at most what is left to 1. Also the
+share of the damage that a source or a reviewer has to do alone, and all others at most what is left
+to 1, to be found whatever leaving it out undoes: a learner may be harmed by any few rows."""
 
 SUSPECTS = 3
 """Sources or reviewers that are left out before none of them is found to explain the damage."""
@@ -55,6 +62,9 @@ class Blame:
         damage: how much worse the child is, in the metric's unit.
         strict: of a small step: a source, too, has to stand for all of it.
 
+    Attributes:
+        folded: rows of the increment that were folded again so far, each time that they were.
+
     Raises:
         InputError: the increment cannot be folded again, or its parts cannot be; it says why.
     """
@@ -70,24 +80,54 @@ class Blame:
         self.rows = Rows(self._reader(), probing.bench.log, self._blobs)
         if not len(self.rows):
             raise InputError(f"version {child['number']} learned no rows of its own")
+        self.folded = 0
         self._levels: list[dict[str, Json]] = []
         self._said: str | None = None
+        self._proof = "whole"
+        self._named: int | None = None
+        self._confirmed: int | None = None
 
     def report(self) -> dict[str, Json]:
-        """{"reproduced": whether the increment, folded again, ends in the same state, "levels": of
-        cuts, "found": the group that explains the damage or None, "rows": that did most}."""
+        """What did it.
+
+        Returns:
+            {"levels": of cuts, "found": the group that explains the damage or None, "reproduced":
+            whether the increment as a whole, folded again, ends in the same state (None where it
+            was not), "rows": that did most, "replays": how often the increment was folded again, by
+            its rows: until the group was "named", "confirmed", and "in_all"}.
+        """
+        group = self._narrow()
+        reproduced = None
+        if group is None or group.name == WHOLE or self._learned_otherwise():
+            reproduced = self._is_reproduced()
+        suspects = np.arange(len(self.rows)) if group is None else group.members
+        return {
+            "levels": self._levels,
+            "found": None if group is None else self._found(group),
+            "reproduced": reproduced,
+            "rows": self._ranked(suspects),
+            "replays": {
+                "named": self._replays(self._named),
+                "confirmed": self._replays(self._confirmed),
+                "in_all": self._replays(self.folded),
+            },
+        }
+
+    def _replays(self, folded: int | None) -> float | None:
+        return None if folded is None else folded / len(self.rows)
+
+    def _learned_otherwise(self) -> bool:
+        """Whether the libraries or the processor are not those the increment was learned with."""
+        return bool(self._probing.bench.version(self._child).environment != environment())
+
+    def _is_reproduced(self) -> bool:
+        """Whether the whole increment, folded again, ends in the same state."""
         name = f"again {self._child['number']}"
         task = {"do": "again", "version": self._child, "base": self._parent}
         again = self._probing.measure("replay", {name: task})[name]
-        group = self._narrow()
-        suspects = np.arange(len(self.rows)) if group is None else group.members
+        self.folded += len(self.rows)
         ended = recorded_digest(self._probing.bench.version(self._child))
-        return {
-            "reproduced": again["digest"] == ended,
-            "levels": self._levels,
-            "found": None if group is None else self._found(group),
-            "rows": self._ranked(suspects),
-        }
+        return bool(again["digest"] == ended)
 
     def is_harmful(self, where: Condition, name: str) -> bool:
         """Whether rows of some sources or reviewers, folded alone, make the parent worse beyond
@@ -127,6 +167,16 @@ class Blame:
     def _reader(self) -> Any:
         return read_again(self._plan, self._state, self._blobs)
 
+    @cached_property
+    def _before(self) -> Fold:
+        """The parent, which answers."""
+        bench = self._probing.bench
+        return load_fold(bench.registry, bench.model, bench.version(self._parent))
+
+    @cached_property
+    def _surprise(self) -> Surprise | None:
+        return Surprise.of(self._before, self._reader(), self._probing.bench.judge)
+
     # --- groups ---
 
     def _narrow(self) -> Group | None:
@@ -140,6 +190,8 @@ class Blame:
             (found, undone), sure = better, True
             if found.where is not None and {*found.where.columns()} <= {*SAID}:
                 self._said = str(found.where)
+            if self._proof == "alone":
+                break
         several = any(level["by"] in SAID for level in self._levels)
         return found if sure or not several else None
 
@@ -150,22 +202,47 @@ class Blame:
             undone: the damage that leaving out the group undoes.
             sure: whether the group was found itself; else it is the whole increment.
         """
-        for cut in self.rows.cuts(group.members):
+        for cut in self._cuts(group, sure):
             if len(cut.groups) < 2:
                 continue
             depth = len(self._levels)
             level: dict[str, Json] = {"of": group.name, "by": cut.by, "rows": len(group.members)}
             level |= {"groups": self._alone(cut, depth), "left_out": [], "found": None}
             self._levels.append(level)
-            for part in _suspects(cut, level["groups"], sure or self._strict):
+            for part in _suspects(cut, level["groups"], undone, sure or self._strict):
                 own = cut.by in SAID and not sure and not self._strict
+                named = self.folded
                 told = self._tried(group, part, undone, f"{depth} {cut.by}", own)
+                if own and not told["stands"] and self._did_all(level["groups"], part):
+                    told |= {"stands": True, "proof": "alone"}
                 level["left_out"].append(told)
                 if told["stands"]:
-                    level["found"] = part.name
+                    level["found"], self._proof = part.name, told["proof"]
+                    if self._named is None:
+                        self._named, self._confirmed = named, self.folded
                     where = joined(group.where, part.where) if sure else part.where
                     return Group(part.name, part.members, where), told["undone"]
         return None
+
+    def _cuts(self, group: Group, sure: bool) -> list[Cut]:
+        """The ways to cut a group, in the order in which they are tried: by who said the rows, of
+        the increment in any case; else where the parent's surprise says that it may help."""
+        said, others = self.rows.said(group.members), self.rows.others(group.members)
+        surprise = self._surprise
+        if surprise is None:
+            return [*said, *others]
+        tried = [] if sure else surprise.ordered(said)
+        left = [*surprise.ordered(said), *surprise.ordered(others)][len(tried) :]
+        return tried + [
+            cut for cut in left if len(cut.groups) > 1 and surprise.stands_out(cut, not sure)
+        ]
+
+    def _did_all(self, told: Sequence[Json], part: Group) -> bool:
+        """Whether a group, folded alone, did the damage, and no other did any of it."""
+        harms = {one["name"]: max(harm(one), 0.0) for one in told}
+        mine = harms.pop(part.name)
+        rest = sum(harms.values())
+        return mine >= STANDS_FOR * self._damage and rest <= (1.0 - STANDS_FOR) * self._damage
 
     def _tried(
         self, group: Group, part: Group, undone: float, at: str, own: bool
@@ -180,7 +257,8 @@ class Blame:
             rest = self._left_out(f"without {at} all but {part.name}", others) / undone
             stands = rest <= 1.0 - STANDS_FOR
         figures = {"undone": gone, "share": share, "rest": rest, "stands": stands}
-        return {"name": part.name, "rows": len(part.members), **figures}
+        proof = "left out" if stands else None
+        return {"name": part.name, "rows": len(part.members), **figures, "proof": proof}
 
     def _alone(self, cut: Cut, depth: int) -> list[Json]:
         """Each group of a cut, folded alone: what it did to the parent."""
@@ -193,6 +271,7 @@ class Blame:
 
     def _apart(self, phase: str, names: Sequence[str], groups: Sequence[Ints]) -> dict[str, Json]:
         """Measure groups alone, as many in one reading as makes work for all processes."""
+        self.folded += sum(map(len, groups))
         unknown = [place for place, name in enumerate(names) if name not in self._probing.known]
         if unknown:
             codes = self._stored([groups[place] for place in unknown])
@@ -208,6 +287,7 @@ class Blame:
 
     def _left_out(self, name: str, members: Ints) -> float:
         """How much of the damage is undone by leaving rows out."""
+        self.folded += len(self.rows) - len(members)
         if name not in self._probing.known:
             task = {"do": "without", "version": self._child, "base": self._parent, "name": name}
             codes = self._stored([members])
@@ -220,7 +300,9 @@ class Blame:
 
     def _found(self, group: Group) -> dict[str, Json]:
         """The group: "where" tells its rows from all others. "said" is the source or the reviewer
-        that it is of, if one was found: what they say is believed no more, here or elsewhere."""
+        that it is of, if one was found: what they say is believed no more, here or elsewhere.
+        "proof" is how: "left out", the damage is gone; "alone", it did all of it and the others
+        none; "whole", the increment has no parts."""
         where, base = group.where, self.rows.base(group.members)
         if group.name == WHOLE:
             where = base
@@ -232,6 +314,7 @@ class Blame:
             "of": len(self.rows),
             "where": None if where is None else str(where),
             "said": self._said,
+            "proof": self._proof,
         }
 
     # --- rows ---
@@ -239,15 +322,9 @@ class Blame:
     def _ranked(self, members: Ints) -> list[Json]:
         """The rows that did most damage alone, each learned as a chunk of its own, among those that
         surprised the parent most."""
-        bench = self._probing.bench
-        parent = load_fold(bench.registry, bench.model, bench.version(self._parent))
-        try:
-            answers = ask(parent, batch_of(self._reader(), self.rows, members))
-        except EverlearnError:
+        if self._surprise is None:
             return []
-        if answers.y is None:
-            return []
-        surprise: Floats = losses(parent.kind, answers.y, answers.prediction)
+        surprise: Floats = self._surprise.losses[members]
         first = np.argsort(-surprise, kind="stable")[:CANDIDATES]
         names = [f"row {int(members[at])}" for at in first]
         measured = self._apart("rows", names, [members[at : at + 1] for at in first])
@@ -257,16 +334,20 @@ class Blame:
             if measured[name].get("worse_by") is not None
         ]
         kept.sort(key=lambda one: -measured[one[0]]["worse_by"]["mean"])
+        shown = kept[:SHOWN]
+        if not shown:
+            return []
+        parent, places = self._before, members[[at for _, at in shown]]
+        answers = ask(parent, batch_of(self._reader(), self.rows, places)).prediction.value
+        predicted = restored(parent.decode(answers), parent.columns)
         return [
             {
                 **self.rows.told(int(members[at])),
-                "predicted": restored(
-                    parent.decode(answers.prediction.value[at : at + 1]), parent.columns
-                )[0],
+                "predicted": predicted[place],
                 "surprise": float(surprise[at]),
                 "damage": measured[name]["worse_by"]["mean"],
             }
-            for name, at in kept[:SHOWN]
+            for place, (name, at) in enumerate(shown)
         ]
 
 
@@ -276,9 +357,10 @@ def harm(told: Json) -> float:
     return 0.0 if worse is None else float(worse["mean"])
 
 
-def _suspects(cut: Cut, told: Sequence[Json], sure: bool) -> list[Group]:
+def _suspects(cut: Cut, told: Sequence[Json], damage: float, sure: bool) -> list[Group]:
     """The groups that may stand for all, the most harmful first; where what is cut was found to be
-    guilty itself (`sure`), only one that did nearly all harm."""
+    guilty itself (`sure`), only one that did nearly all harm, the others next to none of the
+    damage."""
     harms = np.array([max(harm(one), 0.0) for one in told])
     if not harms.any():
         return []
@@ -288,7 +370,9 @@ def _suspects(cut: Cut, told: Sequence[Json], sure: bool) -> list[Group]:
     if cut.by in SAID and not sure:
         return [cut.groups[at] for at in order[:SUSPECTS] if harms[at] > 0]
     worst = int(order[0])
-    return [cut.groups[worst]] if harms[worst] >= STANDS_FOR * harms.sum() else []
+    rest = harms.sum() - harms[worst]
+    alone = harms[worst] >= STANDS_FOR * harms.sum() and rest <= (1.0 - STANDS_FOR) * damage
+    return [cut.groups[worst]] if alone else []
 
 
 def _run(groups: Sequence[Group], harms: Floats) -> list[Group]:

@@ -3,7 +3,7 @@ whom they are of, by class, by time, by their place in the source."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ class Cut:
 
     Args:
         by: "source", "reviewer", "key", "class", "time" or "row".
-        groups: at least two.
+        groups: one or more.
     """
 
     by: str
@@ -165,13 +165,18 @@ class Rows:
 
     # --- cuts ---
 
-    def cuts(self, members: Ints) -> Iterator[Cut]:
-        """The ways to cut some of the rows, in the order in which they are tried."""
-        for name in ("source", "reviewer", "key"):
-            yield Cut(name, self._by_text(name, members))
-        yield Cut("class", self._by_class(members))
-        yield Cut("time", self._by_time(members))
-        yield Cut("row", self._by_row(members))
+    def said(self, members: Ints) -> list[Cut]:
+        """The ways to cut some of the rows by who answers for them."""
+        return [Cut(name, self._by_text(name, members)) for name in SAID]
+
+    def others(self, members: Ints) -> list[Cut]:
+        """The other ways to cut them."""
+        return [
+            Cut("key", self._by_text("key", members)),
+            Cut("class", self._by_class(members)),
+            Cut("time", self._by_time(members)),
+            Cut("row", self._by_row(members)),
+        ]
 
     def _by_text(self, name: str, members: Ints) -> list[Group]:
         coded = self.texts[name].take(pa.array(members)).dictionary_encode()

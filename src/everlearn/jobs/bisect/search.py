@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from everlearn.base import Decision, InputError, Json, NotFoundError, State
 from everlearn.data.condition import Condition
 from everlearn.evaluation.loss import GREATER_IS_BETTER
 from everlearn.jobs.bisect.blame import Blame
+from everlearn.jobs.bisect.hints import first_bad, likely
 from everlearn.jobs.bisect.measuring import learned_digest, recorded_digest
 from everlearn.jobs.bisect.probing import Probing
 from everlearn.jobs.refold import refold
@@ -23,23 +24,6 @@ one source or reviewer made it."""
 MOST = 0.75
 """Share from which on a step explains the damage; below, a source that made it is looked for in
 the increments before."""
-
-
-def first_bad(steps: int, is_bad: Callable[[int], bool]) -> int:
-    """The place of a bad one after a good one among places 0 (good) to `steps` (bad), by at most
-    ⌈log2 steps⌉ questions about places between them: of monotone ones the first that is bad.
-
-    >>> first_bad(8, lambda place: place >= 5)
-    5
-    """
-    low, high = 0, steps
-    while high - low > 1:
-        middle = (low + high) // 2
-        if is_bad(middle):
-            high = middle
-        else:
-            low = middle
-    return high
 
 
 class Search:
@@ -58,6 +42,8 @@ class Search:
         self._manifests: dict[int, Manifest] = {}
         self._began = time.perf_counter()
         self._notes: list[str] = []
+        self._judged = {path[0].number, path[-1].number}
+        self._replays = 0.0
 
     def report(self) -> dict[str, Json]:
         """All that is to be said, but for what was asked."""
@@ -69,6 +55,7 @@ class Search:
         told: dict[str, Json] = {
             "greater_is_better": self._metric in GREATER_IS_BETTER,
             "damage": self._bad,
+            "likely": None,
             "version": None,
             "parent": None,
             "step": None,
@@ -84,7 +71,7 @@ class Search:
         return {
             "decision": decision.to_json(),
             **told,
-            "probes": self._probed(),
+            "probes": self._probed(told["version"] is not None),
             "passed_over": [one.number for one in self._path if one.dropped_at is not None],
             "steps": self._steps(told["version"]),
             "notes": self._notes,
@@ -105,6 +92,7 @@ class Search:
     def _is_bad(self, version: Version) -> bool:
         name = _name(version.number)
         found = self._probing.measure("versions", {name: self._task(version)})[name]
+        self._judged.add(version.number)
         return self._on_bad_side(found)
 
     def _on_bad_side(self, found: Json) -> bool:
@@ -126,7 +114,11 @@ class Search:
     def _found(self, told: dict[str, Json]) -> Decision:
         """Find the step, and what in its increment made it."""
         standing = self._standing
-        at = first_bad(len(standing) - 1, lambda place: self._is_bad(standing[place]))
+        told["likely"] = hint = likely(self._path, self._metric)
+        first = None
+        if hint is not None:  # or the first after it that has a state
+            first = next(k for k, one in enumerate(standing) if one.number >= hint["version"])
+        at = first_bad(len(standing) - 1, lambda place: self._is_bad(standing[place]), first)
         pair = self._within(standing[at - 1], standing[at])
         if pair is None:
             told["version"], told["parent"] = standing[at].number, standing[at - 1].number
@@ -165,6 +157,7 @@ class Search:
                 if not plans:
                     raise InputError(f"version {version.number} learned nothing: it was patched")
                 state = refold(self._registry, bench.model, state, plans).save()
+                self._replays += 1.0
                 if learned_digest(state) != recorded_digest(version):
                     raise InputError(f"version {version.number} is not reproduced")
                 self._manifests[version.number] = self._registry.parts.save(state)
@@ -204,7 +197,9 @@ class Search:
         damage = float(step["worse_by"]["mean"])
         try:
             ends = self._told(parent), self._told(child)
-            return Blame(self._probing, *ends, damage, strict=_is_small(step)).report(), ""
+            found = Blame(self._probing, *ends, damage, strict=_is_small(step)).report()
+            self._replays += found["replays"]["in_all"]
+            return found, ""
         except (InputError, NotFoundError) as error:
             return None, str(error)
 
@@ -217,7 +212,7 @@ class Search:
                 return self._gradual(told)
             begin += "; what of its increment did cannot be told"
             return Decision("found", f"{begin}: {why}", {"share": share})
-        if not blame["reproduced"]:
+        if blame["reproduced"] is False:
             self._notes.append(
                 "folded again, the increment did not end in the same state: the libraries or the "
                 "processor are not those it was learned with"
@@ -231,6 +226,8 @@ class Search:
         told["next"] = self._next(found)
         rows = f"{found['rows']:,} of the {found['of']:,} rows that it learned"
         reason = f"{begin}, by {rows}: {found['where'] or found['name']}"
+        if found["proof"] == "alone":
+            self._notes.append(_unstable(told, blame))
         if found["said"] is not None and share is not None and share < MOST:
             told["since"] = self._since(number, found["said"])
             reason += f"; such rows have done harm since version {told['since']}"
@@ -247,7 +244,11 @@ class Search:
                 return False
             try:
                 blame = Blame(self._probing, parent, child, 0.0)
-                return blame.is_harmful(Condition.parse(where), f"since {path[place].number}")
+                harmful = blame.is_harmful(Condition.parse(where), f"since {path[place].number}")
+                if blame.folded:
+                    self._replays += blame.folded / len(blame.rows)
+                    self._judged.add(path[place - 1].number)
+                return harmful
             except (InputError, NotFoundError):
                 return False
 
@@ -264,13 +265,15 @@ class Search:
 
     # --- figures ---
 
-    def _probed(self) -> list[Json]:
+    def _probed(self, sided: bool = True) -> list[Json]:
+        """The versions that were judged; on a side where there is a step between two."""
         known = self._probing.known
         made = []
         for version in self._path:
             found = known.get(_name(version.number))
             if found is not None:
-                side = "bad" if self._on_bad_side(found) else "good"
+                bad = self._on_bad_side(found)
+                side = ("bad" if bad else "good") if sided else None
                 made.append({"version": version.number, "value": found["value"], "side": side,
                              "worse_by": found["worse_by"]})  # fmt: skip
         return made
@@ -290,19 +293,16 @@ class Search:
         return made
 
     def _cost(self, blame: Json) -> dict[str, Json]:
-        """How many versions were judged, and how often the increment was folded again."""
-        known = self._probing.known
-        alone = 0.0
-        if blame is not None:
-            learned = max(level["rows"] for level in blame["levels"]) if blame["levels"] else 0
-            folded = sum(g["rows"] for level in blame["levels"] for g in level["groups"])
-            alone = folded / learned if learned else 0.0
-        whole = sum(name.startswith(("again ", "without ")) for name in known)
+        """How many versions were judged, and how often an increment was folded again, by its rows:
+        until the group was named, until that was confirmed, and in all."""
+        first: Json = {} if blame is None else blame["replays"]
         return {
-            "evaluations": sum(name.startswith("version ") for name in known),
+            "evaluations": len(self._judged),
             "ends": 2,
-            "replays": whole + alone,
-            "measurements": len(known),
+            "replays": self._replays,
+            "replays_named": first.get("named"),
+            "replays_confirmed": first.get("confirmed"),
+            "measurements": len(self._probing.known),
             "seconds": time.perf_counter() - self._began,
         }
 
@@ -321,6 +321,17 @@ def _is_worse(found: Json) -> bool:
 
 def _is_small(step: Json) -> bool:
     return step["share"] is not None and step["share"] < STEP
+
+
+def _unstable(told: Json, blame: Json) -> str:
+    """Of a group that did all the damage alone, though leaving it out does not undo it."""
+    [left] = [one for level in blame["levels"] for one in level["left_out"] if one["stands"]]
+    worse = told["step"]["worse_by"]["mean"] - left["undone"]
+    return (
+        f"these rows alone did the damage, and no others alone did any of it; but folded without "
+        f"them the rest ends {worse:+.4f} against version {told['parent']}: this learner is easily "
+        "harmed by few rows, so that what an excision makes has to be judged"
+    )
 
 
 def _text(value: float | None) -> str:
