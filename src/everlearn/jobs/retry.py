@@ -6,29 +6,37 @@ by a version beside it, which could take its place only by forgetting what came 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
+import numpy as np
 import sqlalchemy as sa
 
-from everlearn.base import ConflictError, Json
+from everlearn.base import Columns, ConflictError, Json
 from everlearn.data.join import LogSource
+from everlearn.data.log import FeedbackLog
+from everlearn.data.policy import LabelPolicy
+from everlearn.data.resettle import Resettling
 from everlearn.data.slices import Consumed, Slice
+from everlearn.data.tables import BlobStore
+from everlearn.data.withdrawals import WithdrawnRows
+from everlearn.data.withdrawn import Numbers, withdrawn_rows
 from everlearn.jobs import catchup
 from everlearn.jobs.queue import Job
 from everlearn.registry import aliases, lineage
 from everlearn.registry.models import model_id
+from everlearn.registry.registry import Registry
 from everlearn.storage import schema
 
 
-def check(connection: sa.Connection, job: Job) -> None:
+def check(connection: sa.Connection, job: Job, registry: Registry, log: FeedbackLog) -> None:
     """Refuse to run a job again where nothing good can come of it.
 
     Args:
         connection: of the transaction that queues it.
+        registry, log: of the workspace and of the job's model.
 
     Raises:
         ConflictError: a candidate catches up with the live model, or rows of the job were withdrawn
-            since it was planned, or the champion has learned some since.
+            since it was planned, or labels that settled others of them, or the champion has learned
+            some since.
     """
     behind = catchup.behind(connection, job.model)
     if behind is not None:
@@ -39,7 +47,7 @@ def check(connection: sa.Connection, job: Job) -> None:
     if job.version is not None:
         return
     slices = _slices(job)
-    _check_withdrawn(connection, job, slices)
+    _check_withdrawn(connection, job, registry, log)
     champion = aliases.current(connection, job.model)
     if job.plan.get("refolds"):  # what the champion learned, folded again to take its place
         if champion != job.base_version:
@@ -63,8 +71,11 @@ def check(connection: sa.Connection, job: Job) -> None:
 
 def _slices(job: Job) -> list[Slice]:
     """What a job reads, the increments included that it folds in before its own."""
-    plans = (*job.plan.get("earlier", ()), job.plan)
-    return [Slice.from_json(piece) for plan in plans for piece in plan.get("slices", ())]
+    return [Slice.from_json(piece) for plan in _plans(job) for piece in plan.get("slices", ())]
+
+
+def _plans(job: Job) -> list[Json]:
+    return [*job.plan.get("earlier", ()), job.plan]
 
 
 def _overlap(piece: Slice, start: int, known: Consumed) -> bool:
@@ -76,8 +87,11 @@ def _overlap(piece: Slice, start: int, known: Consumed) -> bool:
     return same and start < piece.stop and piece.start < known.stop
 
 
-def _check_withdrawn(connection: sa.Connection, job: Job, slices: Sequence[Slice]) -> None:
-    """Refuse a job that was planned before rows of it were withdrawn.
+def _check_withdrawn(
+    connection: sa.Connection, job: Job, registry: Registry, log: FeedbackLog
+) -> None:
+    """Refuse a job that was planned before rows of it were withdrawn, or labels by which others of
+    it were settled. What else was withdrawn makes no difference to it.
 
     Raises:
         ConflictError: it was.
@@ -88,18 +102,49 @@ def _check_withdrawn(connection: sa.Connection, job: Job, slices: Sequence[Slice
         table.at >= job.created_at,
         table.job_id.is_distinct_from(job.id),  # it folds without the rows of its own one
     )
-    for row in connection.execute(query):
-        if any(_has_withdrawn(piece, place) for piece in slices for place in row.places):
-            then = "excise again" if job.plan.get("refolds") else "its rows are planned anew"
-            raise ConflictError(
-                f"rows of job {job.id} were withdrawn since it was planned (withdrawal {row.id}):"
-                f" give it up with `everlearn job skip {job.id}`, and {then}"
-            )
+    since: dict[int, list[WithdrawnRows]] = {
+        row.id: [WithdrawnRows.from_json(place) for place in row.places]
+        for row in connection.execute(query.order_by(table.id))
+    }
+    if not since:
+        return
+    kinds = {place.kind for places in since.values() for place in places}
+    differs = LogSource.kind in kinds and _settles_otherwise(job, registry, log)
+    found = [
+        str(number)
+        for number, places in since.items()
+        if any(
+            differs if place.kind == LogSource.kind else _has(job, place, registry.parts.blobs)
+            for place in places
+        )
+    ]
+    if found:
+        then = "excise again" if job.plan.get("refolds") else "its rows are planned anew"
+        raise ConflictError(
+            f"rows of job {job.id} were withdrawn since it was planned (withdrawal"
+            f" {', '.join(found)}): give it up with `everlearn job skip {job.id}`, and {then}"
+        )
 
 
-def _has_withdrawn(piece: Slice, place: Mapping[str, Json]) -> bool:
-    """Whether some of the rows that were withdrawn at a place may be in a slice."""
-    if piece.kind != place["kind"] or piece.start >= place["stop"]:
-        return False
-    of_log = piece.kind == LogSource.kind
-    return of_log or place["digest"] == piece.digest or place["source"] == piece.source
+def _has(job: Job, place: WithdrawnRows, blobs: BlobStore) -> bool:
+    """Whether a job would learn rows that were withdrawn at a place of a file or a table."""
+    gone = Numbers.load(blobs.get(place.blob))
+    for piece in _slices(job):
+        if place.digest == piece.digest or (place.kind, place.source) == (piece.kind, piece.source):
+            here = gone.between(piece.start, piece.stop)
+            if not np.isin(here, withdrawn_rows(piece, blobs).values).all():
+                return True
+    return False
+
+
+def _settles_otherwise(job: Job, registry: Registry, log: FeedbackLog) -> bool:
+    """Whether labels of a job would be settled otherwise without all labels that were withdrawn."""
+    resettle = Resettling(log, (), registry.parts.blobs)
+    for plan in _plans(job):
+        for piece in (Slice.from_json(one) for one in plan.get("slices", ())):
+            if piece.kind == LogSource.kind:
+                policy = registry.definition(job.model, plan["definition"]).model().labels
+                columns = Columns.from_json(plan["columns"])
+                if resettle(piece, columns, policy or LabelPolicy()) != piece:
+                    return True
+    return False

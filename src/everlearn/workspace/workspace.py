@@ -195,7 +195,8 @@ class Workspace:
         """
 
         def again(connection: sa.Connection, at: int) -> None:
-            check_retry(connection, self.queue.get(at))
+            job = self.queue.get(at)
+            check_retry(connection, job, self.registry, self.updates.log(job.model))
             self.queue.retry(connection, at)
 
         self._change(number, ("failed", "dead", "skipped"), "retried", again)
