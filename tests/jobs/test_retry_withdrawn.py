@@ -82,6 +82,7 @@ def test_of_a_file_only_the_rows_that_it_was_to_learn(
     assert isinstance(job, int)
     made.workspace.skip(job)
     (part,) = [source.slice(again=True) for source in open_sources(str(made.path))]
+    assert part is not None
     made.withdraw(part, rows)
     if hinders:
         with pytest.raises(ConflictError, match="were withdrawn"):

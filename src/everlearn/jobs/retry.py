@@ -19,6 +19,7 @@ from everlearn.data.tables import BlobStore
 from everlearn.data.withdrawals import WithdrawnRows
 from everlearn.data.withdrawn import Numbers, withdrawn_rows
 from everlearn.jobs import catchup
+from everlearn.jobs.patch.following import followed
 from everlearn.jobs.queue import Job
 from everlearn.registry import aliases, lineage
 from everlearn.registry.models import model_id
@@ -50,7 +51,7 @@ def check(connection: sa.Connection, job: Job, registry: Registry, log: Feedback
     _check_withdrawn(connection, job, registry, log)
     champion = aliases.current(connection, job.model)
     if job.plan.get("refolds"):  # what the champion learned, folded again to take its place
-        if champion != job.base_version:
+        if champion != followed(connection, job.model, job.base_version):
             raise ConflictError(
                 f"job {job.id} folds again what version {job.base_version} of {job.model!r} had"
                 f" learned, and version {champion} is champion by now: excise again, and give the"

@@ -21,6 +21,7 @@ from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.jobs.checkpoint import Checkpoints
 from everlearn.jobs.folding import Folding
 from everlearn.jobs.learn import Fold
+from everlearn.jobs.patch.following import follow, followed
 from everlearn.jobs.patch.solving import repatched
 from everlearn.jobs.plan import Plan
 from everlearn.jobs.queue import Job
@@ -31,7 +32,7 @@ from everlearn.jobs.transfer import Judged
 from everlearn.registry import definitions, versions
 from everlearn.registry.config import from_config, to_config
 from everlearn.registry.definitions import Definition
-from everlearn.registry.models import plain
+from everlearn.registry.models import model_id, plain
 from everlearn.registry.versions import Increment, Version
 from everlearn.strategies.strategy import Strategy
 
@@ -82,13 +83,17 @@ class Run:
             told(rows=self.rows)
         self.progress.phase = "judging"
         self.report(self.progress)
-        self._patch()
-        state = self.folding.fold.save()
-        with span("gate", model=self.job.model, job=self.job.id) as told:
-            decision = self._judge(state)
-            told(action=decision.action, reason=decision.reason)
-        crash_point("job.judged")
-        return self._commit(state, increments, decision)
+        while True:
+            self._follow()
+            self._patch()
+            state = self.folding.fold.save()
+            with span("gate", model=self.job.model, job=self.job.id) as told:
+                decision = self._judge(state)
+                told(action=decision.action, reason=decision.reason)
+            crash_point("job.judged")
+            job = self._commit(state, increments, decision)
+            if job is not None:
+                return job
 
     # --- beginning ---
 
@@ -171,6 +176,14 @@ class Run:
 
     # --- the end ---
 
+    def _follow(self) -> None:
+        """Be for the champion as it is by now, where it was only patched since the job was planned:
+        what was learned goes on from what it learned."""
+        with self.runner.database.read() as connection:
+            number = followed(connection, self.job.model, self.job.base_version)
+        if number != self.job.base_version:
+            self.job, self.champion = replace(self.job, base_version=number), self._version(number)
+
     def _patch(self) -> None:
         """Have the candidate answer as the standing edits of the champion want it to."""
         self.patched: Json = None
@@ -217,8 +230,9 @@ class Run:
         made: Strategy = from_config(self.champion.strategy, former.source)
         return Fold.load(state, former.section("learner"), replace(made, memory=None))
 
-    def _commit(self, state: State, increments: list[Increment], decision: Decision) -> Job:
-        """Make the version: its blobs first, then, in one transaction, its row and the job's."""
+    def _commit(self, state: State, increments: list[Increment], decision: Decision) -> Job | None:
+        """Make the version: its blobs first, then, in one transaction, its row and the job's; None,
+        and nothing was made, where the champion was patched meanwhile."""
         parts, queue = self.runner.parts, self.runner.queue
         manifest = parts.save(state, known=self.base.manifest if self.base else None)
         held = self.runner.save_held(self.holdouts.save(), self.plan.holdouts)
@@ -226,6 +240,11 @@ class Run:
         metrics = plain(self._measured(decision))
         with self.runner.database.write() as connection:
             queue.fence(connection, self.job)
+            model_id(connection, self.job.model, lock=True)
+            base = self.job.base_version
+            if followed(connection, self.job.model, base) != base:
+                return None
+            follow(connection, self.job.id, base)
             number = versions.add(
                 connection,
                 self.job.model,

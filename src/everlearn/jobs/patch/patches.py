@@ -33,6 +33,7 @@ from everlearn.jobs.bisect.measuring import recorded_digest
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.load import load_fold
 from everlearn.jobs.online import online_of
+from everlearn.jobs.patch.following import check_settled
 from everlearn.jobs.patch.report import BUDGET, flips, gated, measured, most_flips, too_far
 from everlearn.jobs.patch.solving import Leave, reference_rows, remembered, solve
 from everlearn.jobs.patch.wanted import Wanted, contradictions, wanted_of
@@ -332,6 +333,7 @@ class Patches:
         figures = {name: evidence[name] for name in names if name in evidence}
         with self._database.write() as connection:
             model_id(connection, model, lock=True)
+            check_settled(connection, model)
             self._check_unmoved(connection, base, add)
             at = self._database.clock()
             edits.add(connection, model, add, at)
