@@ -348,3 +348,19 @@ def test_killed_it_goes_on_from_what_was_measured(tmp_path: Path, report: Any) -
         assert measured[1] == 4 and measured[2] > 4
         assert row.state == "done"
     assert without_time(json.loads(done.stdout)) == without_time(json.loads(json.dumps(report)))
+
+
+def test_a_step_that_did_the_whole_damage_is_found_though_its_parent_was_bad_too(
+    tmp_path: Path,
+) -> None:
+    learned = ((5, 50, "eve"), (6, 450, BOT), (7, 600, None), (8, 60, None))
+    with poisoned(tmp_path, versions=4) as workspace:
+        handle = workspace.model("m")
+        for number, rows, liar in learned:  # the honest rows undo most of it
+            handle.train(table(number, rows, liar), source=f"week-{number}")
+        found = handle.repair.bisect(good=4, bad=8, metric="log_loss", on=SHOWN["on"])
+    assert (found["version"], found["likely"]["version"]) == (6, 6)
+    sides = [(one["version"], one["side"]) for one in found["probes"]]
+    assert sides == [(4, "good"), (5, "bad"), (6, "bad"), (8, "bad")]
+    assert found["step"]["share"] >= 1.0 and found["next"].endswith(f"source = '{BOT}'\"")
+    assert [(one["from"], one["to"]) for one in found["steps"]] == [(4, 5), (6, 8)]

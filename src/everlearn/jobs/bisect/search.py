@@ -115,10 +115,12 @@ class Search:
         """Find the step, and what in its increment made it."""
         standing = self._standing
         told["likely"] = hint = likely(self._path, self._metric)
-        first = None
+        at = first = None
         if hint is not None:  # or the first after it that has a state
             first = next(k for k, one in enumerate(standing) if one.number >= hint["version"])
-        at = first_bad(len(standing) - 1, lambda place: self._is_bad(standing[place]), first)
+            at = first if self._is_all(standing[first - 1], standing[first]) else None
+        if at is None:
+            at = first_bad(len(standing) - 1, lambda place: self._is_bad(standing[place]), first)
         pair = self._within(standing[at - 1], standing[at])
         if pair is None:
             told["version"], told["parent"] = standing[at].number, standing[at - 1].number
@@ -132,6 +134,15 @@ class Search:
             return self._gradual(told)
         told["blame"], why = self._blame(parent, child, step)
         return self._decided(told, why)
+
+    def _is_all(self, parent: Version, child: Version) -> bool:
+        """Whether a version is on the bad side, and one step from its parent did the whole damage
+        or more: also where the parent is on the bad side too, for harm that was undone since."""
+        if not self._is_bad(child) or child.parent != parent.number:
+            return False
+        self._is_bad(parent)
+        step = self._step(parent, child)
+        return _is_worse(step) and step["share"] is not None and step["share"] >= 1.0
 
     def _gradual(self, told: dict[str, Json]) -> Decision:
         share = told["step"]["share"]
