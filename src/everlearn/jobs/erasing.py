@@ -294,8 +294,8 @@ class Erasing:
                 part.erase(ids, keys)
         holdouts = HoldOuts.load(self._registry.holdouts(name, base))
         holdouts.drop(ids)
-        gone = edits.numbers
-        fold.patch, patched = repatched(self._database, name, fold, state, holdouts, without=gone)
+        told: Json = {"without": edits.numbers, "online": online_of(made.model()) is not None}
+        fold.patch, patched = repatched(self._database, name, fold, state, holdouts, **told)
         digest = state_digest(state := fold.save())
         manifest = self._parts.save(state, known=base.manifest)
         held = self._parts.save(holdouts.save(), known=base.holdouts)

@@ -21,6 +21,7 @@ from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.jobs.checkpoint import Checkpoints
 from everlearn.jobs.folding import Folding
 from everlearn.jobs.learn import Fold
+from everlearn.jobs.online import online_of
 from everlearn.jobs.patch.following import follow, followed
 from everlearn.jobs.patch.solving import repatched
 from everlearn.jobs.plan import Plan
@@ -190,8 +191,9 @@ class Run:
         if self.champion is not None:
             database, fold = self.runner.database, self.folding.fold
             champion = self._loaded(self.champion.manifest)
+            online = online_of(self.model) is not None
             fold.patch, self.patched = repatched(
-                database, self.job.model, fold, champion, self.holdouts
+                database, self.job.model, fold, champion, self.holdouts, online=online
             )
 
     def _judge(self, state: State) -> Decision:

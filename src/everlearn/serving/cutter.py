@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 from everlearn.base import Decision, LeaseLostError, crash_point, state_digest
 from everlearn.evaluation.gates import parts_not_finite
 from everlearn.jobs.online import Tail, UnlearnableError
+from everlearn.jobs.patch.solving import repatched
 from everlearn.jobs.queue import worker_name
 from everlearn.registry import leases, versions
 from everlearn.registry.models import model_id, plain
@@ -69,20 +70,30 @@ class Cutter:
         return True
 
     def adding(self, base: Version, tail: Tail, decision: Decision) -> Callable[[Connection], int]:
-        """Store the parts of a version that goes on from another one; what adds the version.
+        """Store the parts of a version that goes on from another one, with its edits solved again
+        for what was learned since; what adds the version. The tail answers by them, and all copies
+        of it have to.
 
         Raises:
             UnlearnableError: its numbers are not finite; nothing was stored.
         """
         parts = self.registry.parts
-        state = tail.state()
+        state, told = tail.state(), None
         broken = parts_not_finite(state)
         if broken:
             raise UnlearnableError(f"{', '.join(broken)} are not finite")
+        if tail.fold.patch is not None:
+            database = self.registry.database
+            tail.fold.patch, told = repatched(
+                database, self.name, tail.fold, state, tail.holdouts, online=True
+            )
+            state = tail.fold.save()
         digest = state_digest(state)
         manifest = parts.save(state, known=base.manifest)
         held = parts.save(tail.holdouts.save(), known=base.holdouts)
         increments = tail.increments(parts.blobs)
+        metrics = dict(tail.metrics.results(positive=tail.fold.positive))
+        metrics |= {} if told is None else {"patch": told}
         crash_point("online.saved")
 
         def add(connection: Connection) -> int:
@@ -95,7 +106,7 @@ class Cutter:
                 state_digest=digest,
                 manifest=manifest,
                 holdouts=held,
-                metrics=plain(dict(tail.metrics.results(positive=tail.fold.positive))),
+                metrics=plain(metrics),
                 decision=decision,
                 increments=increments,
                 created_at=self.registry.database.clock(),

@@ -323,6 +323,7 @@ class OnlineLearner:
         self._begin(self._registry.version(self.name, made[0]))
         self._back.cut()
         self._publish(self._back)
+        self._front.fold.patch = self._back.fold.patch  # solved again
         self._front.cut()  # which answers no more
         self._front, self._back = self._back, self._front
         self._stale = False

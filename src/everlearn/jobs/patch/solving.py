@@ -181,6 +181,7 @@ def repatched(
     holdouts: HoldOuts,
     *,
     without: Set[int] = frozenset(),
+    online: bool = False,
 ) -> tuple[Patch | None, Json]:
     """The patch of a fold that has learned, with the edits that its base had: to be set before the
     candidate is judged.
@@ -190,6 +191,8 @@ def repatched(
         base: the state of the champion that the job goes on from or replaces.
         holdouts: of the candidate.
         without: numbers of edits that are not carried on.
+        online: whether the fold learns on under its patch, label by label: edits that leave it to
+            be chosen are then answered by exceptions, which hold whatever it learns.
 
     Returns:
         The patch, or None, each edit in its own way; and what became of them, for the version's
@@ -204,11 +207,11 @@ def repatched(
     with database.read() as connection:
         carried, _ = edits.carried(connection, model, patch.edits, database.clock())
     kept = [edit for edit in carried if edit.number not in without]
-    return solved_again(fold, kept, holdouts)
+    return solved_again(fold, kept, holdouts, "memory" if online else "auto")
 
 
 def solved_again(
-    fold: Fold, carried: Sequence[Edit], holdouts: HoldOuts
+    fold: Fold, carried: Sequence[Edit], holdouts: HoldOuts, way: Way = "auto"
 ) -> tuple[Patch | None, Json]:
     """The same of these edits."""
     going: list[Edit] = []
@@ -228,7 +231,7 @@ def solved_again(
     leave: Leave = "possible"
     while True:  # one that is learned, and that the patch of the others would undo, is in it too
         left = wanted.take(~right)
-        patch, notes = solve(fold, left, rows, weights=leave)
+        patch, notes = solve(fold, left, rows, way, weights=leave)
         done = {} if patch is None else measured(fold, patch, fold.learner.predict, left, rows)
         if too_far(done) and leave != "never":
             leave, far = "never", done["moved"]
