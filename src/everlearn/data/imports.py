@@ -79,8 +79,11 @@ def import_labels(
     return dict(counts)
 
 
-def moment(value: object) -> int:
+def moment(value: object, name: str = "at") -> int:
     """Microseconds since 1970 of ISO 8601 text or a datetime; UTC where it has no zone.
+
+    Args:
+        name: of the field that it is the value of, for the message.
 
     Raises:
         InputError: it is neither.
@@ -89,9 +92,9 @@ def moment(value: object) -> int:
         try:
             value = dt.datetime.fromisoformat(value)
         except ValueError as error:
-            raise InputError(f"at={value!r} is no ISO 8601 time") from error
+            raise InputError(f"{name}={value!r} is no ISO 8601 time") from error
     if not isinstance(value, dt.datetime):
-        raise InputError(f"at={value!r} is no ISO 8601 time")
+        raise InputError(f"{name}={value!r} is no ISO 8601 time")
     zoned = value if value.tzinfo is not None else value.replace(tzinfo=dt.UTC)
     return (zoned - _EPOCH) // dt.timedelta(microseconds=1)
 

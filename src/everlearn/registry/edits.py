@@ -284,5 +284,5 @@ def edit_of(record: object) -> Edit:
         reason=record["reason"],
         author=record.get("author"),
         prediction_id=None if told is None else id_number(str(told)),
-        expires_at=None if until is None else moment(until),
+        expires_at=None if until is None else moment(until, "expires_at"),
     )
