@@ -30,6 +30,7 @@ from everlearn.jobs.learn import Fold
 from everlearn.jobs.load import load_fold
 from everlearn.jobs.plan import Plan
 from everlearn.registry.environment import environment
+from everlearn.registry.versions import Version
 
 EXPLAINS = 0.5
 """Share of the damage that leaving out a source or a reviewer has to undo: they answer for their
@@ -97,9 +98,9 @@ class Blame:
             its rows: until the group was "named", "confirmed", and "in_all"}.
         """
         group = self._narrow()
-        reproduced = None
-        if group is None or group.name == WHOLE or self._learned_otherwise():
-            reproduced = self._is_reproduced()
+        recorded, reproduced = self._probing.bench.version(self._child), None
+        if group is None or group.name == WHOLE or recorded.environment != environment():
+            reproduced = self._is_reproduced(recorded)
         suspects = np.arange(len(self.rows)) if group is None else group.members
         return {
             "levels": self._levels,
@@ -116,18 +117,13 @@ class Blame:
     def _replays(self, folded: int | None) -> float | None:
         return None if folded is None else folded / len(self.rows)
 
-    def _learned_otherwise(self) -> bool:
-        """Whether the libraries or the processor are not those the increment was learned with."""
-        return bool(self._probing.bench.version(self._child).environment != environment())
-
-    def _is_reproduced(self) -> bool:
+    def _is_reproduced(self, recorded: Version) -> bool:
         """Whether the whole increment, folded again, ends in the same state."""
-        name = f"again {self._child['number']}"
+        name = f"again {recorded.number}"
         task = {"do": "again", "version": self._child, "base": self._parent}
         again = self._probing.measure("replay", {name: task})[name]
         self.folded += len(self.rows)
-        ended = recorded_digest(self._probing.bench.version(self._child))
-        return bool(again["digest"] == ended)
+        return bool(again["digest"] == recorded_digest(recorded))
 
     def is_harmful(self, where: Condition, name: str) -> bool:
         """Whether rows of some sources or reviewers, folded alone, make the parent worse beyond
@@ -226,8 +222,11 @@ class Blame:
 
     def _cuts(self, group: Group, sure: bool) -> list[Cut]:
         """The ways to cut a group, in the order in which they are tried: by who said the rows, of
-        the increment in any case; else where the parent's surprise says that it may help."""
+        the increment in any case; else where the parent's surprise says that it may help. Who was
+        found answers for what they said of every class."""
         said, others = self.rows.said(group.members), self.rows.others(group.members)
+        if self._said is not None:
+            others = [cut for cut in others if cut.by != "class"]
         surprise = self._surprise
         if surprise is None:
             return [*said, *others]

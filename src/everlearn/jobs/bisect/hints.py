@@ -127,7 +127,7 @@ class Surprise:
         if parent.kind == "classifier":
             for code in np.unique(usual.y):
                 in_class[y == code] = mine[y == code] - theirs[usual.y == code].mean()
-        return cls(mine, above, in_class) if np.isfinite(mine).all() else None
+        return cls(mine, above, in_class) if np.isfinite(above).all() else None
 
     def ordered(self, cuts: Sequence[Cut]) -> list[Cut]:
         """Cuts, those first in which one group surprised most a row; as they are where that does
