@@ -12,7 +12,8 @@ from sklearn.linear_model import SGDClassifier
 import everlearn as el
 from everlearn.base import ConflictError, NotFoundError, StorageError
 from everlearn.jobs.checkpoint import Pace, is_lasting
-from everlearn.jobs.queue import MAX_ATTEMPTS, is_gone, worker_name
+from everlearn.jobs.processes import is_gone, worker_name
+from everlearn.jobs.queue import MAX_ATTEMPTS
 from everlearn.storage.blobs import FolderBlobs
 
 

@@ -15,8 +15,9 @@ import uvicorn
 
 import everlearn as el
 from everlearn.base import EverlearnError, InputError, StorageError
-from everlearn.serving.app import Models, make_app
+from everlearn.serving.app import make_app
 from everlearn.serving.limits import Limits
+from everlearn.serving.models import Models
 
 
 @pytest.fixture

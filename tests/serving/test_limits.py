@@ -19,8 +19,9 @@ from fastapi import FastAPI
 import everlearn as el
 from everlearn.base import InputError
 from everlearn.registry.keys import Role
-from everlearn.serving.app import Models, make_app
+from everlearn.serving.app import make_app
 from everlearn.serving.limits import Buckets, Limits
+from everlearn.serving.models import Models
 from tests.serving.local import LocalClient
 from tests.serving.server import Server
 

@@ -18,7 +18,8 @@ from everlearn.base import (
     SpecError,
     StorageError,
 )
-from everlearn.jobs.queue import Job, Queue, worker_name
+from everlearn.jobs.processes import worker_name
+from everlearn.jobs.queue import Job, Queue
 
 HOPELESS = (InputError, SpecError)
 """Errors that the same input will give again: the job fails at once and is not tried again."""

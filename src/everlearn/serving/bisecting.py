@@ -17,7 +17,7 @@ from everlearn.serving.bodies import Body, Name, Value
 from everlearn.serving.reviewing import Limit, Number
 
 if TYPE_CHECKING:
-    from everlearn.serving.app import Models
+    from everlearn.serving.models import Models
 
 
 class BisectBody(Body):

@@ -11,7 +11,7 @@ from everlearn.base import Decision, LeaseLostError, crash_point, state_digest
 from everlearn.evaluation.gates import parts_not_finite
 from everlearn.jobs.online import Tail, UnlearnableError
 from everlearn.jobs.patch.solving import repatched
-from everlearn.jobs.queue import worker_name
+from everlearn.jobs.processes import worker_name
 from everlearn.registry import leases, versions
 from everlearn.registry.models import model_id, plain
 from everlearn.registry.registry import Registry

@@ -10,7 +10,7 @@ from everlearn.base import Json
 from everlearn.serving.access import needs
 
 if TYPE_CHECKING:
-    from everlearn.serving.app import Models
+    from everlearn.serving.models import Models
 
 Number = Annotated[int, Path(ge=1, lt=2**31)]
 

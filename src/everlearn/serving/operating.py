@@ -15,7 +15,7 @@ from everlearn.registry.keys import ApiKey
 from everlearn.serving.bodies import EraseBody, PromoteBody, RefuseBody, RollbackBody
 
 if TYPE_CHECKING:
-    from everlearn.serving.app import Models
+    from everlearn.serving.models import Models
 
 
 def promote(models: Models, model: str, body: PromoteBody, where: str = "over HTTP") -> Json:

@@ -8,10 +8,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from everlearn.base import EverlearnError, InputError, Json
+from everlearn.base import ConflictError, EverlearnError, InputError, Json
 from everlearn.data.answers import class_name, restored
 from everlearn.data.compiler import compile_rows
 from everlearn.data.feedback import LoggedPrediction, PredictionIds, id_text
@@ -19,7 +20,8 @@ from everlearn.data.log import FeedbackLog
 from everlearn.data.review import ReviewQueue
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.load import load_fold
-from everlearn.jobs.queue import worker_name
+from everlearn.jobs.patch.patches import Patches
+from everlearn.jobs.processes import worker_name
 from everlearn.registry.registry import Registry
 from everlearn.rollout.rollouts import CANDIDATE, CHAMPION, Rollouts
 from everlearn.rollout.store import Rollout
@@ -132,12 +134,21 @@ class Predictor:
         that, which follows with what was learned since."""
         try:
             self.store_counts()
+            self._end_edits()
             if self._served.position is None:
                 self.refresh()
             self._tell()
         except Exception as error:
             said = "%s: version %d goes on: %s", self.name, self._served.version, error
             _log.warning(*said, exc_info=not isinstance(error, EverlearnError))
+
+    def _end_edits(self) -> None:
+        """Have another champion take the place of one of which an edit has come to its end."""
+        fold, clock = self._served.fold, self._registry.database.clock
+        ends = None if fold is None or fold.patch is None else fold.patch.ends
+        if ends is not None and ends <= clock():
+            with suppress(ConflictError):  # another replica is at that, or it is done next time
+                Patches(self._registry).expire(self.name)
 
     def _tell(self) -> None:
         """Say once of each version that this process answers with it."""

@@ -18,7 +18,7 @@ from everlearn.serving.bodies import Body, Name, Number, Value
 from everlearn.serving.reviewing import Number as Named
 
 if TYPE_CHECKING:
-    from everlearn.serving.app import Models
+    from everlearn.serving.models import Models
 
 
 class EditBody(Body):

@@ -20,7 +20,7 @@ from everlearn.serving.events import Events
 from everlearn.serving.limits import Refused
 
 if TYPE_CHECKING:
-    from everlearn.serving.app import Models
+    from everlearn.serving.models import Models
 
 Number = Annotated[int, Path(ge=1, lt=2**63)]
 Limit = Annotated[int, Query(ge=1, le=1000)]

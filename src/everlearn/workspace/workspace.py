@@ -21,7 +21,8 @@ from everlearn.jobs.checkpoint import remove_ended
 from everlearn.jobs.erasing import Erasing
 from everlearn.jobs.excise.erased import fold_again
 from everlearn.jobs.planner import Planner
-from everlearn.jobs.queue import OPEN, Job, Queue, worker_name
+from everlearn.jobs.processes import worker_name
+from everlearn.jobs.queue import OPEN, Job, Queue
 from everlearn.jobs.result import JobResult, Report
 from everlearn.jobs.retry import check as check_retry
 from everlearn.jobs.runner import Runner
@@ -141,8 +142,9 @@ class Workspace:
                 `everlearn worker` does.
             limits: what a request may cost; those of `everlearn serve` unless given.
         """
-        from everlearn.serving.app import Models, make_app
+        from everlearn.serving.app import make_app
         from everlearn.serving.learning import Learning
+        from everlearn.serving.models import Models
         from everlearn.serving.online import OnlineLearner, OnlineLearning
 
         models = Models(names, self.registry, self.queue, self.updates, self.rollouts)

@@ -24,7 +24,7 @@ from everlearn.serving.console.views import Source
 from everlearn.serving.repairing import Repairs
 
 if TYPE_CHECKING:
-    from everlearn.serving.app import Models
+    from everlearn.serving.models import Models
 
 WHERE = "in the console"
 

@@ -23,7 +23,7 @@ from everlearn.serving.console.words import title_of
 from everlearn.serving.reviewing import Number
 
 if TYPE_CHECKING:
-    from everlearn.serving.app import Models
+    from everlearn.serving.models import Models
 
 
 def add_bisecting(app: FastAPI, source: Source, models: Models, bisecting: Bisecting) -> None:

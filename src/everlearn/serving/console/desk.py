@@ -25,7 +25,7 @@ from everlearn.serving.console.views import Source
 from everlearn.serving.reviewing import named
 
 if TYPE_CHECKING:
-    from everlearn.serving.app import Models
+    from everlearn.serving.models import Models
 
 WAITING = 10
 """Items that the page of the queue lists."""

@@ -28,7 +28,7 @@ from everlearn.serving.limits import Refused
 from everlearn.serving.repairing import Repairs
 
 if TYPE_CHECKING:
-    from everlearn.serving.app import Models
+    from everlearn.serving.models import Models
 
 FILES = {"console.css": "text/css", "console.js": "text/javascript"}
 
