@@ -164,15 +164,13 @@ def carried(
     return going, expired
 
 
-def due(connection: sa.Connection, model: str, at: int) -> list[int]:
-    """Numbers of the edits whose time has come, and that have not ended."""
+def due(connection: sa.Connection, model: str, at: int) -> dict[int, bool]:
+    """Numbers of the edits whose time has come → whether that was written down."""
     table = schema.edits.c
-    query = sa.select(table.number).where(
-        table.model_id == model_id(connection, model),
-        table.expires_at <= at,
-        table.ended_at.is_(None),
+    query = sa.select(table.number, table.ended_at.is_not(None)).where(
+        table.model_id == model_id(connection, model), table.expires_at <= at
     )
-    return list(connection.execute(query.order_by(table.number)).scalars())
+    return {number: bool(ended) for number, ended in connection.execute(query)}
 
 
 def check_lasting(edits: Iterable[Edit], at: int) -> None:

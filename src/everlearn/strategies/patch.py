@@ -8,7 +8,9 @@ learner under it stays as it is, and is what learns on.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Literal, Self, get_args
 
 from everlearn.base import (
@@ -22,6 +24,7 @@ from everlearn.base import (
     State,
 )
 from everlearn.data.compiler import compile_rows
+from everlearn.learners.editable import Rewrite, writer_of
 from everlearn.strategies.patch_exceptions import Exceptions
 from everlearn.strategies.patch_weights import Weights
 
@@ -61,7 +64,7 @@ class Edit:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Patch:
     """Edits of one version, and what was solved for them.
 
@@ -69,18 +72,34 @@ class Patch:
         edits: in their order.
         base: number of the version that it was solved for; None: the one that it is a part of.
         weights: a change of scores, or None.
+        rewrite: a change inside of a language model, or None.
         exceptions: balls in which answers are given, whatever the scores say; or None.
     """
 
     edits: tuple[Edit, ...]
     base: int | None = None
     weights: Weights | None = None
+    rewrite: Rewrite | None = None
     exceptions: Exceptions | None = None
+
+    def changing(self, learner: Learner) -> AbstractContextManager[None]:
+        """Within it, what a language model writes, and how it judges texts, is changed."""
+        writer = None if self.rewrite is None else writer_of(learner)
+        if self.rewrite is None or writer is None:
+            return nullcontext()
+        return writer.changed(self.rewrite)
+
+    @cached_property
+    def ends(self) -> int | None:
+        """When the first of its edits ends by itself, microseconds, or None. It answers by it after
+        that too, for a version always answers alike: another one has to take its place."""
+        return min((edit.expires_at for edit in self.edits if edit.expires_at), default=None)
 
     def answer(self, learner: Learner, batch: Batch) -> Prediction:
         """What is answered for every row by the patched learner."""
         if self.weights is None:
-            prediction = learner.predict(batch)
+            with self.changing(learner):
+                prediction = learner.predict(batch)
         else:
             prediction = self.weights.answer(learner, batch)
         if self.exceptions is None:
@@ -93,6 +112,8 @@ class Patch:
         state = {"edits": Part(meta=told)}
         if self.weights is not None:
             state["weights"] = self.weights.save()
+        if self.rewrite is not None:
+            state["rewrite"] = self.rewrite.save()
         if self.exceptions is not None:
             state["exceptions"] = self.exceptions.save()
         return state
@@ -107,11 +128,13 @@ class Patch:
         if not state:
             return None
         weights, exceptions = state.get("weights"), state.get("exceptions")
+        rewrite = state.get("rewrite")
         try:
             made = cls(
                 edits=edits_in(state["edits"]),
                 base=state["edits"].meta["base"],
                 weights=None if weights is None else Weights.load(weights),
+                rewrite=None if rewrite is None else Rewrite.load(rewrite),
                 exceptions=None if exceptions is None else Exceptions.load(exceptions),
             )
         except (KeyError, TypeError, IndexError) as error:
@@ -132,6 +155,11 @@ class Patch:
         """
         if self.exceptions is not None:
             self.exceptions.check(columns, classes)
+        if self.rewrite is not None:
+            if writer_of(learner) is None:
+                raise IntegrityError("the patch changes a language model, and the learner is none")
+            with self.changing(learner):
+                pass  # whether it is of this model
         if self.weights is not None:
             said = dict.fromkeys(columns.numbers, 0.0) | dict.fromkeys(columns.texts, "")
             self.weights.check(learner, compile_rows([said], columns))

@@ -396,8 +396,16 @@ class ModelHandle:
         return self._fold(version)[1]
 
     def _fold(self, version: int | None) -> tuple[int, Fold]:
-        """(number, fold) of a version; the one used last is kept in memory."""
-        found = self._registry.version(self.name, CHAMPION if version is None else version)
+        """(number, fold) of a version. A champion of which an edit has come to its end gives way to
+        one without it first."""
+        found = self._kept(CHAMPION if version is None else version)
+        if version is None and self.repair.end_edits_of(found[1]):
+            return self._kept(CHAMPION)
+        return found
+
+    def _kept(self, version: int | str) -> tuple[int, Fold]:
+        """The same of any version; the one used last is kept in memory."""
+        found = self._registry.version(self.name, version)
         if self._served is None or self._served[0] != found.number:
             self._served = (found.number, self._load(found))
         return self._served

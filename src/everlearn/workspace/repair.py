@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from everlearn.base import InputError, Json
+from everlearn.base import ConflictError, InputError, Json
 from everlearn.data.selection import Selection
 from everlearn.jobs.bisect.bisector import Bisector, Question
 from everlearn.jobs.bisect.probing import Watch
 from everlearn.jobs.excise.excising import Excising, withdrawals_of
+from everlearn.jobs.learn import Fold
 from everlearn.jobs.patch.patches import Patches, PatchResult
 from everlearn.jobs.result import JobResult, Report
 from everlearn.registry.edits import edits_of
@@ -18,6 +20,10 @@ from everlearn.strategies.patch import WAYS, Way
 
 if TYPE_CHECKING:
     from everlearn.workspace.workspace import Workspace
+
+
+TRIES, PAUSE_SECONDS = 40, 0.05
+"""How often edits are ended again where the model was changed meanwhile, and the pause between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,5 +189,27 @@ class Repair:
         return self._patches.revoke(self._name, [number])
 
     def expire_edits(self) -> PatchResult | None:
-        """End the edits of the champion whose time has come; None if there are none."""
+        """End the edits of the champion whose time has come; None if there are none. `predict` does
+        so before it answers, and a server twice a second."""
         return self._patches.expire(self._name)
+
+    def end_edits_of(self, champion: Fold) -> bool:
+        """Have another champion take the place of one of which an edit has come to its end;
+        whether there was such an edit.
+
+        Raises:
+            ConflictError: others go on changing the model.
+        """
+        clock = self._workspace.database.clock
+        ends = None if champion.patch is None else champion.patch.ends
+        if ends is None or ends > clock():
+            return False
+        for left in reversed(range(TRIES)):
+            try:
+                self._patches.expire(self._name)
+                break
+            except ConflictError:  # another process may be at that, or a job
+                if not left:
+                    raise
+                time.sleep(PAUSE_SECONDS)
+        return True

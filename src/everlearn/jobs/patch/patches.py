@@ -201,13 +201,16 @@ class Patches:
         return PatchResult(number, decision, [], [], report)
 
     def expire(self, model: str) -> PatchResult | None:
-        """End the edits whose time has come; None if there are none. A server asks this twice a
-        second."""
+        """End the edits whose time has come; None if there are none. A server asks twice a second,
+        and a handle where the champion has such an edit."""
         with self._database.read() as connection:
             due = edits.due(connection, model, self._database.clock())
-            if not due or aliases.current(connection, model) is None:
-                return None
-        return self.revoke(model, due, edits.EXPIRED)
+            champion = aliases.current(connection, model) if due else None
+        if champion is None:
+            return None
+        standing = self._standing(model, champion) if any(due.values()) else {}
+        ending = [number for number, ended in due.items() if not ended or number in standing]
+        return self.revoke(model, ending, edits.EXPIRED) if ending else None
 
     def listed(self, model: str) -> list[Json]:
         """All edits of a model as JSON, with their "state": "standing" where the champion has it,
@@ -216,11 +219,7 @@ class Patches:
         with self._database.read() as connection:
             known = edits.listed(connection, model)
             champion = aliases.current(connection, model)
-        ways: dict[int, Way] = {}
-        if champion is not None:
-            version = self._registry.version(model, champion)
-            part = self._registry.state(model, version).get("patch/edits")  # read alone
-            ways = {} if part is None else {edit.number: edit.way for edit in edits_in(part)}
+        ways = {} if champion is None else self._standing(model, champion)
         found: list[Json] = []
         for one in known:
             way = ways.get(one.edit.number)
@@ -229,6 +228,12 @@ class Patches:
         return found
 
     # --- inside ---
+
+    def _standing(self, model: str, number: int) -> dict[int, Way]:
+        """Number of each edit that a version has → its way; nothing else of the version is read."""
+        version = self._registry.version(model, number)
+        part = self._registry.state(model, version).get("patch/edits")
+        return {} if part is None else {edit.number: edit.way for edit in edits_in(part)}
 
     def _load(self, model: str) -> _Base:
         """The champion, and the rows by which a patch of it is judged."""
@@ -251,10 +256,6 @@ class Patches:
         with self._database.read() as connection:
             return edits.carried(connection, model, known, self._database.clock())
 
-    def _next(self, model: str) -> int:
-        with self._database.read() as connection:
-            return edits.next_number(connection, model)
-
     def _solved(self, base: _Base, standing: Sequence[Edit], new: Sequence[Edit]) -> _Made:
         """The champion with these edits, judged; by exceptions only, where a change of weights that
         was not asked for does not pass, and where the learner moves on under it, label by label."""
@@ -275,18 +276,18 @@ class Patches:
     ) -> tuple[list[Edit], list[int], _Made]:
         """(the edits that are needed, places of those that are right without, the champion with
         them). One that is right, and that the patch of the others would undo, is needed too."""
-        right = wanted.right(base.fold.predict(wanted.batch).value)
+        right = wanted.held(base.fold)
         if right.all():
             raise InputError(
                 f"all {len(right)} edits are answered as wanted already by version"
                 f" {base.version.number}; there is nothing to patch"
             )
-        first = 0 if dry_run else self._next(base.model)
+        with self._database.read() as connection:
+            first = 0 if dry_run else edits.next_number(connection, base.model)
         while True:
             new = edits.numbered(wanted.take(~right).edits, first)
             made = self._solved(base, standing, new)
-            now = replace(base.fold, patch=made.patch).predict(wanted.batch).value
-            still = right & wanted.right(now)
+            still = right & wanted.held(replace(base.fold, patch=made.patch))
             if (still == right).all():
                 return new, [place for place, known in enumerate(right) if known], made
             right = still
@@ -305,8 +306,7 @@ class Patches:
             report = measured(fold, patch, base.fold.predict, wanted, base.reference)
             report["notes"] = notes
         gate = self._registry.definition(base.model).section("gate")
-        candidate = replace(fold, patch=patch)
-        decision = try_candidate(candidate, base.fold, base.holdouts, gate)
+        decision = try_candidate(replace(fold, patch=patch), base.fold, base.holdouts, gate)
         report["negative_flips"] = {name: r for name, (_, r) in flips(decision.evidence).items()}
         return _Made(patch, report, gated(decision, report))
 
