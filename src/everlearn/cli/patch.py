@@ -128,12 +128,23 @@ def _told(found: Json) -> list[str]:
     if report["locality"] is not None:
         rows = f"{report['reference_rows']:,} other rows"
         lines.append(f"{report['locality']:.2%} of the answers for {rows} stay what they were")
+    if report.get("texts"):
+        lines.append(_of_texts(report["texts"]))
     for name, rate in report["negative_flips"].items():
         lines.append(f"{rate:.2%} of the {name} hold-outs turn from right to wrong")
     if report["systematic"] and report["systematic"]["found"]:
         lines.append(f"note: {report['systematic']['advice']}")
     lines += [f"note: {one}" for one in report["notes"]]
     return [*lines, f"{_ended(found)} ({report['seconds']:.2f} s)"]
+
+
+def _of_texts(told: Json) -> str:
+    """What becomes of other prompts."""
+    if told["locality"] is None:
+        return "there are no other prompts by which to see what else is written otherwise"
+    rate, rank, layer = told["locality"], told["rank"], told["layer"]
+    others = f"{told['prompts']:,} other prompts"
+    return f"{rate:.1%} of the answers to {others} stay to the token (rank {rank} in {layer})"
 
 
 def _ended(found: Json) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from everlearn.base import Array, Batch, Decision, Floats, Json, Learner, Prediction
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.patch.regions import systematic
+from everlearn.jobs.patch.texts import effects, merged, too_many_lost
 from everlearn.jobs.patch.wanted import EXACT, Wanted, contents
 from everlearn.strategies.patch import Patch
 from everlearn.strategies.patch_exceptions import Mask, Space
@@ -44,24 +45,32 @@ def measured(
     left out, whose answers stay what they were; "moved" by how much a change of weights moves those
     of a regressor, from what its learner says (see `MOVED`; None of classes); "ways" has for each
     edit the way that was "asked" for and the "way" of its answer, with the "radius" of its ball in
-    standard deviations.
+    standard deviations. Where edits want texts, "texts" says what becomes of other prompts (see
+    `LanguageWriter.effects`); "locality" is then the lower of the two, and "generalisation" theirs
+    if there are no others.
 
     Args:
         before: batch → prediction, as it was answered before.
     """
+    texts = [text for text in wanted.texts if text is not None]
+    success = float(wanted.held(replace(fold, patch=patch)).mean())
+    ways, numbers = _ways(patch, wanted), [edit.number for edit in wanted.edits]
+    told = {"edits": numbers, "success": success, "ways": ways, "base": patch.base}
+    judged = wanted.take(~wanted.written)
+    found = told | _judged(fold, patch, before, judged, reference)
+    return merged(found, effects(fold, patch, texts, reference), bool(judged.edits))
+
+
+def _judged(
+    fold: Fold, patch: Patch, before: Answers, wanted: Wanted, reference: Batch | None
+) -> dict[str, Json]:
+    """What it does to rows near to edits, and to others."""
     learner = fold.learner
     now = patch.answer(learner, wanted.batch).value
-    success = wanted.right(now)
-    near = _neighbours(wanted.batch, reference)
-    around = patch.answer(learner, near).value
+    around = patch.answer(learner, _neighbours(wanted.batch, reference)).value
     kept = np.repeat(wanted.answers, COPIES)
-    found: dict[str, Json] = {
-        "edits": [edit.number for edit in wanted.edits],
-        "success": float(success.mean()),
-        "generalisation": float(_close(around, kept, now).mean()),
-        "ways": _ways(patch, wanted),
-        "base": patch.base,
-    }
+    near = float(_close(around, kept, now).mean()) if wanted.edits else None
+    found: dict[str, Json] = {"generalisation": near}
     if reference is None:
         none = dict.fromkeys(("locality", "moved", "systematic"))
         return found | {"reference_rows": 0, **none}
@@ -72,7 +81,7 @@ def measured(
     alike, moved = None, None
     if fold.kind == "regressor":
         moved = _moved(patch, learner, rows)
-    elif fold.kind == "classifier":
+    elif fold.kind == "classifier" and wanted.edits:
         wrong, predicted = learner.predict(wanted.batch).value, learner.predict(reference)
         edits = wanted.batch, wanted.answers, wrong
         alike = systematic(Space.of(reference), *edits, reference, predicted)
@@ -90,6 +99,7 @@ def _ways(patch: Patch, wanted: Wanted) -> list[Json]:
     if patch.exceptions is not None:
         balls = patch.exceptions.covering(wanted.batch).tolist()
     found: list[Json] = []
+    balls = [-1 if text else ball for text, ball in zip(wanted.written, balls, strict=True)]
     for edit, ball in zip(wanted.edits, balls, strict=True):
         how = "weights" if ball < 0 else "memory"
         way: dict[str, Json] = {"edit": edit.number, "asked": edit.way, "way": how}
@@ -154,6 +164,9 @@ def gated(decision: Decision, report: Json) -> Decision:
             f" deviations, more than {MOVED}: take way='memory', or give labels of such rows"
         )
         return Decision("refuse", reason, decision.evidence)
+    lost = too_many_lost(report)
+    if lost is not None:
+        return Decision("refuse", lost, decision.evidence)
     over = {name: rate for name, rate in report["negative_flips"].items() if rate > BUDGET}
     if over:
         told = ", ".join(f"{rate:.1%} of the {name} hold-outs" for name, rate in over.items())

@@ -13,6 +13,7 @@ from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.patch.regions import regions
 from everlearn.jobs.patch.report import measured, too_far
+from everlearn.jobs.patch.texts import problem, rewritten
 from everlearn.jobs.patch.wanted import Wanted, wanted_of
 from everlearn.learners.editable import editable_of
 from everlearn.registry import edits
@@ -90,6 +91,9 @@ def solve(
     """
     if not wanted.edits:
         return None, []
+    texts = [text for text in wanted.texts if text is not None]
+    rewrite, said = rewritten(fold, texts, reference, online=way == "memory")
+    edits, wanted = wanted.edits, wanted.take(~wanted.written)
     rows = wanted.batch.take(slice(0, 0)) if reference is None else reference
     chosen, told = _chosen(fold, wanted, rows, way, weights)
     change, held, notes = _by_weights(fold, wanted, chosen, rows)
@@ -100,8 +104,8 @@ def solve(
         answers = np.repeat(others.answers[:, None], kept.shape[1], axis=1)
         apart = Batch.concat([replace(rows, y=None, weight=None), others.batch])
         exceptions = Exceptions.around(rest.batch, rest.answers, apart, np.vstack([kept, answers]))
-    made = Patch(edits=wanted.edits, base=base, weights=change, exceptions=exceptions)
-    return made, told + notes
+    made = Patch(edits=edits, base=base, weights=change, rewrite=rewrite, exceptions=exceptions)
+    return made, said + told + notes
 
 
 def _chosen(
@@ -226,8 +230,15 @@ def solved_again(
     if not going:
         return None, report
     wanted = wanted_of(fold, going)
-    right = wanted.right(fold.learner.predict(wanted.batch).value)
     rows = reference_rows(fold, holdouts, fold.remembered())
+    why = problem(rows, online=way == "memory")
+    if why is not None and wanted.written.any():
+        gone = wanted.take(wanted.written).edits
+        lost += [{"edit": edit.number, "reason": why} for edit in gone]
+        wanted = wanted.take(~wanted.written)
+        if not wanted.edits:
+            return None, report
+    right = wanted.held(replace(fold, patch=None))
     leave: Leave = "possible"
     while True:  # one that is learned, and that the patch of the others would undo, is in it too
         left = wanted.take(~right)
@@ -236,10 +247,10 @@ def solved_again(
         if too_far(done) and leave != "never":
             leave, far = "never", done["moved"]
             continue
-        now = replace(fold, patch=patch).predict(wanted.batch).value
-        if wanted.right(now)[right].all():
+        held = wanted.held(replace(fold, patch=patch))
+        if held[right].all():
             break
-        right &= wanted.right(now)
+        right &= held
     if leave == "never":
         notes.append(f"by exceptions: a change of weights would move other answers by {far:.2f}")
     report["learned"] = [edit.number for edit in wanted.take(right).edits]

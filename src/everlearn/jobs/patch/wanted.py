@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,9 @@ from everlearn.data.compiler import column_of, compile_rows
 from everlearn.data.convert import to_target
 from everlearn.data.hashing import hash_exact_texts, hash_rows
 from everlearn.jobs.learn import Fold
+from everlearn.jobs.patch.texts import UP, row_of, text_of, written
+from everlearn.jobs.patch.texts import chosen as chosen_texts
+from everlearn.learners.editable import TextEdit
 from everlearn.strategies.patch import Edit
 from everlearn.strategies.patch_exceptions import Mask
 
@@ -30,16 +33,34 @@ class Wanted:
         edits: n of them.
         batch: (n,) their inputs, compiled.
         answers: (n,) class codes or values.
+        texts: what is to be written, of each edit that wants that, whose row is then a prompt with
+            this completion; () where none does.
     """
 
     edits: tuple[Edit, ...]
     batch: Batch
     answers: Array
+    texts: tuple[TextEdit | None, ...] = ()
+
+    @property
+    def written(self) -> Mask:
+        """(n,) which edits want a text."""
+        texts = self.texts or (None,) * len(self.edits)
+        return np.array([text is not None for text in texts], bool)
 
     def take(self, mask: Array) -> Wanted:
         """Those that a mask chooses."""
         kept = tuple(edit for edit, chosen in zip(self.edits, mask, strict=True) if chosen)
-        return Wanted(kept, self.batch.take(mask), self.answers[mask])
+        texts = chosen_texts(self.texts, mask)
+        return Wanted(kept, self.batch.take(mask), self.answers[mask], texts)
+
+    def held(self, fold: Fold) -> Mask:
+        """(n,) whether a fold, patched as it is, answers as wanted."""
+        found = self.right(fold.predict(self.batch).value)
+        texts = [text for text in self.texts if text is not None]
+        if texts:
+            found[self.written] = written(fold, texts)
+        return found
 
     def right(self, answered: Array) -> Mask:
         """(n,) whether these answers are the wanted ones."""
@@ -56,15 +77,19 @@ def wanted_of(fold: Fold, edits: Sequence[Edit]) -> Wanted:
     columns = fold.columns
     if fold.kind not in ("classifier", "regressor") or columns.target is None:
         raise InputError(f"a {fold.kind} has no answers that could be put right")
-    batches, answers = [], []
+    batches, answers, texts = [], [], []
     for place, edit in enumerate(edits, start=1):
         try:
-            batches.append(compile_rows([edit.features], columns))
-            answers.append(_answer(fold, edit.output))
+            text = text_of(fold, edit)
+            row = edit.features if text is None else row_of(fold, text)
+            batches.append(compile_rows([row], columns))
+            answers.append(_answer(fold, edit.output) if text is None else UP)
+            texts.append(text)
         except InputError as error:
             name = f"edit {edit.number}" if edit.number else f"edit {place} of {len(edits)}"
             raise InputError(f"{name}: {error}") from error
-    return Wanted(tuple(edits), Batch.concat(batches), np.array(answers))
+    told = tuple(texts) if any(texts) else ()
+    return Wanted(tuple(edits), Batch.concat(batches), np.array(answers), told)
 
 
 def contradictions(wanted: Wanted, standing: Wanted | None) -> None:
@@ -76,20 +101,29 @@ def contradictions(wanted: Wanted, standing: Wanted | None) -> None:
     Raises:
         InputError: naming them.
     """
-    known: dict[int, tuple[str, Any]] = {}
+    known: dict[int | str, tuple[str, Any]] = {}
     if standing is not None:
-        hashes = contents(standing.batch).tolist()
-        for edit, where, answer in zip(standing.edits, hashes, standing.answers, strict=True):
-            known[where] = f"edit {edit.number}, which stands (revoke it first),", answer
-    for place, (edit, where) in enumerate(
-        zip(wanted.edits, contents(wanted.batch).tolist(), strict=True)
-    ):
-        named, answer = known.setdefault(where, (f"edit {place + 1}", wanted.answers[place]))
-        if answer != wanted.answers[place]:
+        for place, where, answer in _said(standing):
+            number = standing.edits[place].number
+            known[where] = f"edit {number}, which stands (revoke it first),", answer
+    for place, where, answer in _said(wanted):
+        edit = wanted.edits[place]
+        named, other = known.setdefault(where, (f"edit {place + 1}", answer))
+        if other != answer:
             raise InputError(
                 f"edit {place + 1} wants {edit.output!r} for {edit.features!r}, for which {named}"
                 " wants another answer; an input has one answer"
             )
+
+
+def _said(wanted: Wanted) -> Iterator[tuple[int, int | str, Any]]:
+    """(place, input, answer) of each edit: of one that wants a text, as a judgement and as that."""
+    hashes = contents(wanted.batch).tolist()
+    for place, (where, answer) in enumerate(zip(hashes, wanted.answers.tolist(), strict=True)):
+        yield place, where, answer
+    for place, text in enumerate(wanted.texts):
+        if text is not None:
+            yield place, text.prompt, text.text
 
 
 def contents(batch: Batch) -> Hashes:

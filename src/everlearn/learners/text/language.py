@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, cast
 
@@ -20,6 +21,7 @@ from everlearn.learners.text.folders import load, weights_digest
 from everlearn.learners.text.gpt import GPT
 from everlearn.learners.text.pairs import Layout, PairEncoding
 from everlearn.learners.text.preference import FeedbackLoss, Judge
+from everlearn.learners.text.rank_one import RankOne
 from everlearn.learners.text.tokens import Vocabulary, vocabulary
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class LanguageModel(Network):
         folder = said.model if isinstance(said.model, str) else None
         self._words = vocabulary(said.tokenizer or folder)
         self._beta = said.beta
+        self._asked = said.prompt, said.completion
         self._layout = Layout(*said.length, pad=self._words.pad)
         definition = TorchLearner(
             lambda: _judge(said, self._layout, self._words),
@@ -175,6 +178,19 @@ class LanguageModel(Network):
                     lost = self.judge.loss_of(some.to(self._device), these.to(self._device))
                 total += float(lost.sum())
         return total / float((lengths - 1).sum())
+
+    def writer(self) -> RankOne:
+        """How a patch can change what it writes: inside of the MLP of a block."""
+        encoding = cast(PairEncoding, self._encoding)
+        places = [self.columns.texts.index(name) for name in self._asked]
+        return RankOne(self.judge, encoding, self._asked, places, self._quietly)
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """The model may be asked, as it answers in use."""
+        self._module.eval()
+        with self._random.own(keep=False), self._training.cast():
+            yield
 
     def _answer(self, output: Tensor) -> Prediction:
         """The chance of a thumb up, which is class 1."""

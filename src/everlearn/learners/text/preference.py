@@ -57,6 +57,7 @@ class Judge(nn.Module):
         self.register_buffer("point", torch.zeros(()))
         self._layout = layout
         self._make = reference
+        self.before = False
         self._made: list[nn.Module] = []  # not among the modules: it is no part of the state
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,8 +125,12 @@ class Judge(nn.Module):
         adapters = [layer for layer in self.model.modules() if _has_adapter(layer)]
         if adapters:
             self._made.clear()
-            with _off(adapters):
-                return _likelihood(self.model, pairs)
+            self.before = True
+            try:
+                with _off(adapters):
+                    return _likelihood(self.model, pairs)
+            finally:
+                self.before = False
         if not self._made:
             assert self._make is not None
             weight = next(self.model.parameters())
