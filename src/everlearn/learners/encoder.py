@@ -331,6 +331,19 @@ def encoding_of(encoder: Any, columns: Columns) -> Any:
     return made(columns) if made else Encoding(encoder or Encoder(), columns, sparse=False)
 
 
+def learned_rows(encoding: Any, batch: Batch) -> Array:
+    """(n, width) the rows, after an encoding in use has learned them; if it refuses them, it is as
+    it was before."""
+    before = encoding.snapshot()
+    try:
+        encoding.learn(batch)
+        matrix: Array = encoding.transform(batch)
+        return matrix
+    except InputError:
+        encoding.restore(before)
+        raise
+
+
 def cyclic(times: Ints) -> Floats:
     """(n, 6 r) sine and cosine of the place in day, week and year of (n, r) times; 0 if missing."""
     parts = np.empty((*times.shape, 6))

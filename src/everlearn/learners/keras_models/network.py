@@ -26,7 +26,7 @@ from everlearn.base import (
 from everlearn.learners.answers import prior
 from everlearn.learners.checks import checked_target, weighing
 from everlearn.learners.editable import Editable
-from everlearn.learners.encoder import encoding_of
+from everlearn.learners.encoder import encoding_of, learned_rows
 from everlearn.learners.keras_models.back_ends import back_end, without_numpy_warnings
 from everlearn.learners.keras_models.editable import EditableDense, has_head
 from everlearn.learners.keras_models.holder import KerasHolder
@@ -124,7 +124,7 @@ class KerasNetwork:
         joins = joins and bool(self._training.steps or self.definition.answers_first)
         answer = self.predict(scored) if score and not joins else None
         y = self._target(learned)
-        x = self._learned_matrix(learned)
+        x = self._typed(learned_rows(self._encoding, learned))
         if not len(learned):
             return answer
         output = self._learn(x, y, weight, size)
@@ -279,16 +279,6 @@ class KerasNetwork:
                 output = self._training.step(x[step], y[step], None if w is None else w[step])
             self._random = after
         return output
-
-    def _learned_matrix(self, batch: Batch) -> Array:
-        """The rows as a matrix, after the encoder has learned them."""
-        before = self._encoding.snapshot()
-        try:
-            self._encoding.learn(batch)
-            return self._matrix(batch)
-        except InputError:
-            self._encoding.restore(before)
-            raise
 
     def _matrix(self, batch: Batch) -> Array:
         return self._typed(self._encoding.transform(batch))

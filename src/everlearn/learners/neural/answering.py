@@ -12,6 +12,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from everlearn.base import LearnerKind, Prediction
 from everlearn.learners.answers import prior
 from everlearn.learners.neural.layers import is_fixed
+from everlearn.learners.neural.random import Generators
 
 Form = Literal["scores", "one score", "number", "logarithm"]
 """What an output is: scores of all classes, one of two classes, a quantity, or its logarithm."""
@@ -52,6 +53,16 @@ def takes_statistics(module: torch.nn.Module) -> bool:
     return any(
         isinstance(m, _BatchNorm) and m.training and not is_fixed(m) for m in module.modules()
     )
+
+
+def draws(module: torch.nn.Module, row: Tensor, random: Generators) -> bool:
+    """Whether a module draws random numbers where it predicts, as few do: the others answer while
+    another learner learns."""
+    before = random.current()
+    with torch.no_grad():
+        module(row)
+    after = random.current()
+    return not all(torch.equal(before[name], after[name]) for name in before)
 
 
 def answers_alike(module: torch.nn.Module, x: Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,30 @@ def head_of(module: nn.Module, blank: Tensor, name: str | None = None) -> str:
     return name
 
 
+def head_said(module: nn.Module, blank: Tensor, said: str | bool) -> str:
+    """The same, of a name or True. Raises `SpecError`."""
+    return head_of(module, blank, said if isinstance(said, str) else None)
+
+
+def growing(module: nn.Module, blank: Tensor, said: str | bool, one_score: bool) -> str:
+    """The name of the head that is to get an output for each class that comes.
+
+    Args:
+        blank: (1, width) a row of zeros.
+        said: its name, or True.
+        one_score: the module answers with one score for two classes.
+
+    Raises:
+        SpecError: it cannot grow.
+    """
+    if one_score:
+        raise SpecError("TorchLearner(grow=) needs a score for each class: loss='cross_entropy'")
+    name = head_said(module, blank, said)
+    if is_shared(module, name):
+        raise SpecError(f"the weights of {name!r} are another layer's too: it cannot grow")
+    return name
+
+
 def renew(module: nn.Module, name: str, outputs: int) -> nn.Module:
     """The module with a new head, drawn from PyTorch's generator as the layer draws its weights."""
     old = module.get_submodule(name)
@@ -51,6 +75,16 @@ def renew(module: nn.Module, name: str, outputs: int) -> nn.Module:
         return new
     module.set_submodule(name, new)
     return module
+
+
+def outputs_in(tensors: Mapping[str, Tensor], name: str) -> int:
+    """How many outputs a head has in a state; 0 if it is not there.
+
+    Args:
+        name: of the head; "" where it is the whole module.
+    """
+    weight = tensors.get(f"{name}.weight" if name else "weight")
+    return 0 if weight is None else len(weight)
 
 
 def is_shared(module: nn.Module, name: str) -> bool:

@@ -83,3 +83,21 @@ def room_of(
     if said > shape[1]:
         raise SpecError(f"classes= says {said}, but the module has {shape[1]} outputs")
     return said or int(shape[1])
+
+
+def room_of_new(definition: TorchLearner, classes: int, one_score: bool) -> int:
+    """How many classes a new head tells apart.
+
+    Args:
+        classes: how many are known beforehand.
+        one_score: it answers with one score for two classes.
+
+    Raises:
+        SpecError: nothing says it.
+    """
+    room = 2 if one_score else definition.room
+    if not room and definition.grow:
+        room = max(classes, 2)
+    if not room:
+        raise SpecError("TorchLearner(new_head=) needs classes=, or grow=True")
+    return room

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from everlearn.base import (
     Hashes,
     InputError,
     Ints,
-    Json,
     Part,
     Prediction,
     SpecError,
@@ -28,40 +27,30 @@ from everlearn.base import (
 from everlearn.learners.answers import prior
 from everlearn.learners.checks import checked_target, weighing
 from everlearn.learners.editable import Editable
-from everlearn.learners.encoder import encoding_of
+from everlearn.learners.encoder import encoding_of, learned_rows
+from everlearn.learners.neural import heads
 from everlearn.learners.neural.answering import (
     answer,
     answers_alike,
+    draws,
     put_prior,
     takes_statistics,
 )
 from everlearn.learners.neural.change import Change
 from everlearn.learners.neural.editable import EditableHead
-from everlearn.learners.neural.heads import Replaced, head_of, is_shared, renew, widen
 from everlearn.learners.neural.holder import Holder
-from everlearn.learners.neural.layers import still_buffers
 from everlearn.learners.neural.losses import LOSSES, own
-from everlearn.learners.neural.making import (
-    device_of,
-    form_of,
-    module_of,
-    room_of,
-)
+from everlearn.learners.neural.making import device_of, form_of, module_of, room_of, room_of_new
 from everlearn.learners.neural.random import Generators
-from everlearn.learners.neural.tensors import check_same_shapes, part_of, tensors_of
-from everlearn.learners.neural.training import DIVERGED, Training
+from everlearn.learners.neural.stored import Stored
+from everlearn.learners.neural.tensors import part_of, tensors_of
+from everlearn.learners.neural.training import Training, steps_of
 from everlearn.learners.neural.undo import unchanged
 
 if TYPE_CHECKING:
     from everlearn.learners.neural.definition import TorchLearner
 
 PARTS = ("encoder", "known", "module/frozen", "module/moving", "optimizer", "random")
-
-
-ONE_ROW = (
-    "one row alone has no statistics, which a module with batch normalisation learns by: learn in"
-    " larger chunks, or normalise otherwise (LayerNorm)"
-)
 
 
 class Network:
@@ -151,7 +140,7 @@ class Network:
         joins = self._answers_as_it_learns and len(learned) == len(batch)
         answer = self.predict(scored) if score and not joins else None
         y = self._target(learned)
-        matrix = self._learned_matrix(learned)
+        matrix = learned_rows(self._encoding, learned)
         if not len(learned):
             return answer
         x = self._about_to_learn(learned, matrix, y)
@@ -180,15 +169,15 @@ class Network:
         Raises:
             InputError: a weight is not finite: the module diverged.
         """
-        still = self._still()
-        tensors = self._named()
+        stored = self._stored
+        still, tensors = stored.still(), stored.tensors()
         moving = {name: tensor for name, tensor in tensors.items() if name not in still}
         if self._frozen is None:
-            self._check_finite(tensors)
+            stored.check_finite(tensors)
             self._frozen = part_of({name: tensors[name] for name in tensors if name in still})
-        self._check_finite(moving)
+        stored.check_finite(moving)
         parts, known = self._training.save()
-        said = {"change": self._change.to_json(), "moving": self._moving()}
+        said = {"change": self._change.to_json(), "moving": stored.moving()}
         if self._training.holders and said["moving"] != [*self._training.moving]:
             said["called"] = [*self._training.moving]
         return {
@@ -218,18 +207,24 @@ class Network:
         tensors = {**tensors_of(state["module/frozen"]), **tensors_of(state["module/moving"])}
         if not same:
             tensors = unchanged(tensors, known["change"])
-        self._fit_head(tensors)
+        if (
+            self._head is not None
+            and (outputs := heads.outputs_in(tensors, self._head)) > self._room
+        ):
+            self._widen(outputs)
         if same and self._change.prepare(under("change", state)):
             self._train_anew()
-        self._load_tensors(tensors, same)
-        self._frozen = state["module/frozen"] if same and self._is_frozen(state) else None
+        stored = self._stored
+        stored.load(tensors, same)
+        frozen = state["module/frozen"]
+        self._frozen = frozen if same and set(frozen.arrays) == stored.still() else None
         self._encoding.load(state["encoder"])
         self._random.state = tensors_of(state["random"])
         self._classes = self._training.classes = int(known["classes"])
-        anew = not same or known.get("moving", self._moving()) != self._moving()
+        anew = not same or known.get("moving", stored.moving()) != stored.moving()
         self._training.load(state, known, anew)
         if not same:
-            self._training.renamed(self._other_names(known))
+            self._training.renamed(stored.other_names(known))
 
     def erase(self, ids: Hashes | None = None, keys: Hashes | None = None) -> int:
         """Forget what was learned for these keys alone; returns for how many that was."""
@@ -281,44 +276,24 @@ class Network:
             self._module = module_of(definition).to(self._device, self._type)
             self._room = room_of(self._module, self._blank(), definition, self._one_score)
             if definition.new_head:
-                self._room = self._renew_head(classes)
-            self._head = self._growing_head()
-            self._draws = self._draws_to_answer()
+                name = heads.head_said(self._module, self._blank(), definition.new_head)
+                self._room = room_of_new(definition, classes, self._one_score)
+                outputs = 1 if self._one_score else self._room
+                self._module = heads.renew(self._module, name, outputs)
+            if definition.grow and self.kind == "classifier":
+                self._head = heads.growing(
+                    self._module, self._blank(), definition.grow, self._one_score
+                )
+            self._draws = draws(self._module, self._blank(), self._random)
             self._training = Training(self._module, definition, self._loss, self._device)
-
-    def _renew_head(self, classes: int) -> int:
-        """Replace the head by a new one; returns how many classes that tells apart."""
-        said = self.definition.new_head
-        name = head_of(self._module, self._blank(), said if isinstance(said, str) else None)
-        room = 2 if self._one_score else self.definition.room
-        if not room and self.definition.grow:
-            room = max(classes, 2)
-        if not room:
-            raise SpecError("TorchLearner(new_head=) needs classes=, or grow=True")
-        self._module = renew(self._module, name, 1 if self._one_score else room)
-        return room
-
-    def _growing_head(self) -> str | None:
-        """The layer that gets an output for each class that comes, if that is wanted."""
-        said = self.definition.grow
-        if not said or self.kind != "classifier":
-            return None
-        if self._one_score:
-            raise SpecError(
-                "TorchLearner(grow=) needs a score for each class: loss='cross_entropy'"
-            )
-        name = head_of(self._module, self._blank(), said if isinstance(said, str) else None)
-        if is_shared(self._module, name):
-            raise SpecError(f"the weights of {name!r} are another layer's too: it cannot grow")
-        return name
 
     def _widen(self, outputs: int) -> None:
         """Give the head more outputs, drawn from this learner's generator."""
         assert self._head is not None
-        replaced: Replaced = {}
+        replaced: heads.Replaced = {}
         with self._random.own():
             for head in self._change.heads(self._head):
-                replaced |= widen(self._module, head, outputs)
+                replaced |= heads.widen(self._module, head, outputs)
         self._training.grown(replaced)
         self._room, self._frozen = outputs, None
 
@@ -334,30 +309,13 @@ class Network:
 
     def _blank(self) -> Tensor:
         """A row of zeros."""
-        kind = np.dtype(getattr(self._encoding, "dtype", np.float64))
-        return self._tensor(np.zeros((1, self._encoding.width), kind))
+        return self._tensor(np.zeros((1, self._encoding.width), self._row_type()))
 
-    def _draws_to_answer(self) -> bool:
-        """Whether the module draws random numbers where it predicts, as few do: the others answer
-        while another learner learns."""
-        before = self._random.current()
-        with torch.no_grad():
-            self._module(self._blank())
-        after = self._random.current()
-        return not all(torch.equal(before[name], after[name]) for name in before)
+    def _row_type(self) -> np.dtype[Any]:
+        """Of what the encoder makes of rows: numbers, or tokens."""
+        return np.dtype(getattr(self._encoding, "dtype", np.float64))
 
     # --- learning ---
-
-    def _learned_matrix(self, batch: Batch) -> Array:
-        """(n, width) of the rows, after the encoder has learned them."""
-        before = self._encoding.snapshot()
-        try:
-            self._encoding.learn(batch)
-            matrix: Array = self._encoding.transform(batch)
-            return matrix
-        except InputError:
-            self._encoding.restore(before)
-            raise
 
     def _about_to_learn(self, batch: Batch, matrix: Array, y: Tensor) -> Array | Tensor:
         """The rows as the module takes them: on a CPU, each step makes its own tensor of its rows;
@@ -392,12 +350,7 @@ class Network:
                 places = torch.randperm(len(x))
         order = np.arange(len(x)) if places is None else places.numpy()
         at = None if places is None else places.to(self._device)
-        starts = list(range(0, len(x), size))
-        if takes_statistics(self._module) and len(x) - starts[-1] == 1:
-            if len(x) == 1:
-                raise InputError(ONE_ROW)
-            starts.pop()  # the last row joins the step before
-        for start, stop in zip(starts, [*starts[1:], len(x)], strict=True):
+        for start, stop in steps_of(len(x), size, takes_statistics(self._module)):
             step = slice(start, stop) if at is None else at[start:stop]
             own = None if w is None else w[step]
             if isinstance(x, Tensor):
@@ -414,7 +367,7 @@ class Network:
     def _last(self) -> str | None:
         """The linear layer whose answer is the module's, or None."""
         try:
-            return head_of(self._module, self._blank())
+            return heads.head_of(self._module, self._blank())
         except SpecError:
             return None
 
@@ -423,71 +376,21 @@ class Network:
         """Whether the module answers in training what it would answer to the same rows in use."""
         if self._draws or self._change.routes:
             return False
-        with self._random.own(keep=False):
-            return answers_alike(self._module, self._tensor(self._some_rows()))
-
-    def _some_rows(self) -> Array:
-        """(16, width) rows that no data has."""
-        kind = np.dtype(getattr(self._encoding, "dtype", np.float64))
         rows = np.random.default_rng(0).normal(size=(16, self._encoding.width))
-        return rows if kind.kind == "f" else np.abs(rows).astype(kind)
+        kind = self._row_type()
+        some = rows if kind.kind == "f" else np.abs(rows).astype(kind)
+        with self._random.own(keep=False):
+            return answers_alike(self._module, self._tensor(some))
 
     def _answer(self, output: Tensor) -> Prediction:
         return answer(self.kind, output.to("cpu", torch.float64), self._classes, self._form)
 
     # --- its state ---
 
-    def _still(self) -> set[str]:
-        """Names, as stored, of what does not move."""
-        named = self._module.named_parameters(remove_duplicate=False)
-        still = {name for name, p in named if not p.requires_grad} | still_buffers(self._module)
-        stored = {self._change.stored(name) for name in still}
-        buffers = {self._change.stored(name) for name, _ in self._module.named_buffers()}
-        return stored | {name for name in buffers if self._change.fixes(name)}
-
-    def _named(self) -> dict[str, Tensor]:
-        """The module's tensors, by the names under which they are stored, each once."""
-        named = self._module.state_dict().items()
-        return {self._change.stored(k): v for k, v in named if not self._change.repeats(k)}
-
-    def _moving(self) -> list[str]:
-        return [self._change.stored(name) for name in self._training.moving]
-
-    def _other_names(self, known: Json) -> dict[str, str]:
-        """What a saved module called its moving parameters → what this one calls them."""
-        stored = known.get("moving", [])
-        now = {self._change.stored(name): name for name in self._training.moving}
-        then = known.get("called", stored)
-        return {old: now.get(name, old) for old, name in zip(then, stored, strict=True)}
-
-    def _is_frozen(self, state: State) -> bool:
-        return set(state["module/frozen"].arrays) == self._still()
-
-    def _check_finite(self, tensors: dict[str, Tensor]) -> None:
-        for name, tensor in tensors.items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise InputError(
-                    f"{name} is not finite after {self._training.steps} steps; {DIVERGED}"
-                )
-
-    def _fit_head(self, tensors: dict[str, Tensor]) -> None:
-        """Give the head as many outputs as it has in a state, where it grows."""
-        if self._head is None:
-            return
-        weight = tensors.get(f"{self._head}.weight" if self._head else "weight")
-        if weight is not None and len(weight) > self._room:
-            self._widen(len(weight))
-
-    def _load_tensors(self, tensors: dict[str, Tensor], same: bool) -> None:
-        """Load tensors by the names under which they are stored; without what was not added."""
-        own = self._named()
-        if not same:
-            tensors = {k: v for k, v in own.items() if self._change.adds(k)} | tensors
-        check_same_shapes("architecture", tensors, own)
-        there = {name: tensors.get(self._change.stored(name)) for name in self._module.state_dict()}
-        self._module.load_state_dict(
-            {k: v for k, v in there.items() if v is not None}, strict=False
-        )
+    @property
+    def _stored(self) -> Stored:
+        """The module as a state has it."""
+        return Stored(self._module, self._change, self._training)
 
     def _tensor(self, array: Array) -> Tensor:
         """On the device; numbers in the module's type, whole numbers (tokens) as they are."""

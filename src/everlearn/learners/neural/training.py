@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +19,24 @@ if TYPE_CHECKING:
     from everlearn.learners.neural.definition import TorchLearner
 
 DIVERGED = "lower the optimizer's step, or give TorchLearner(clip=1.0)"
+
+
+def steps_of(rows: int, size: int, takes_statistics: bool) -> Iterator[tuple[int, int]]:
+    """(start, stop) of each step over some rows. Where a module takes statistics of a step's rows,
+    a last one that would be alone joins the step before.
+
+    Raises:
+        InputError: there is one row in all, and statistics are taken.
+    """
+    starts = list(range(0, rows, size))
+    if takes_statistics and rows - starts[-1] == 1:
+        if rows == 1:
+            raise InputError(
+                "one row alone has no statistics, which a module with batch normalisation learns"
+                " by: learn in larger chunks, or normalise otherwise (LayerNorm)"
+            )
+        starts.pop()
+    return zip(starts, [*starts[1:], rows], strict=True)
 
 
 class Training:
