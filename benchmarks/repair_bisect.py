@@ -16,8 +16,9 @@ Naive Bayes keeps what it learned. A learner that follows changes, as a logistic
 constant rate, has unlearned the poison when some twenty increments more have come: version 64 is
 then no worse than version 1, and a bisection says that there is nothing to find; ask with a bad
 version that is bad. A Hoeffding tree is shown beside: on these flights single honest increments
-make splits that do as much harm as the poison, so that a bisection finds one of those steps, or
-that the damage stays when the source is left out, and says so.
+make splits that do as much harm as the poison, so that there may be more than one step between a
+good and a bad version, and the damage may stay when the source is left out. It is named then
+because it did the damage alone and no other source did any, and the report says so.
 """
 
 from __future__ import annotations
