@@ -48,9 +48,12 @@ RIDGE = 1e-4
 SOFT = 1e-3
 """λ of keys that are almost alike, as a share of the mean of the diagonal of K C⁻¹ Kᵀ."""
 
-STEPS, RATE, PATIENCE = 80, 0.1, 15
-"""Most steps of Adam, their size, in root mean squares of what the layer answers, and after how
-many without a gain of 2 % it ends."""
+STEPS, PATIENCE = 120, 15
+"""Most steps of Adam, and after how many without a gain of 2 % it ends, once the texts are written;
+of a third as many where all other answers stay."""
+
+FAR, NEAR = 0.3, 0.1
+"""The steps' size until then and from then on, in root mean squares of what the layer answers."""
 
 DECAY = 1e-3
 """Weight of the values' squares, in mean squares of what the layer answers."""
@@ -203,8 +206,8 @@ def _moves(
     outputs = _seen(writer, name, task.wanted.tokens[:1, :2])[1].shape[-1]
     values = torch.zeros(outputs, len(ways), dtype=writer.type, device=writer.device)
     values.requires_grad_()
-    optimizer = torch.optim.Adam([values], lr=RATE)
-    best, kept, since = (-1.0, 0.0, 0.0), values.detach().clone(), 0
+    optimizer = torch.optim.Adam([values], lr=FAR)
+    best, kept, since = (-1.0, -torch.inf, 0.0), values.detach().clone(), 0
 
     def add(inputs: Tensor, output: Tensor) -> Tensor:
         change = functional.linear(functional.linear(inputs, ways), size * values)
@@ -216,12 +219,14 @@ def _moves(
             own = missing * len(task.edits) / len(task.contexts)
             far, same = _divergence(writer, task)
         drift = float(far.detach())
-        score = (1.0, same, -drift) if float(worst.min()) >= HELD else (0.0, float(worst.min()), 0)
+        held = float(worst.min())
+        score = (1.0, same, -drift) if held >= HELD else (0.0, held, 0.0)
         since = 0 if score[:2] > best[:2] or -score[2] < 0.98 * -best[2] else since + 1
         if score > best:
             best, kept = score, values.detach().clone()
-        if best[0] and since > (PATIENCE if best[1] < 1.0 else PATIENCE // 3):
+        if best[0] > 0 and since > (PATIENCE if best[1] < 1.0 else PATIENCE // 3):
             break
+        optimizer.param_groups[0]["lr"] = NEAR if best[0] > 0 else FAR
         loss = own + far + DECAY * values.square().sum()
         (values.grad,) = torch.autograd.grad(loss, [values])
         optimizer.step()
