@@ -224,6 +224,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--anew", action="store_true", help="measure what is known once more")
     asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
     kept = asked.out / "repair-bisect.json"
     known = json.loads(kept.read_text()) if kept.exists() and not asked.anew else []
     found = []
