@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from everlearn.base import ConflictError, Decision, InputError, Json
+from everlearn.base import Decision, InputError, Json
 from everlearn.data.feedback import Kind, Receipt
 from everlearn.data.imports import label_of
 from everlearn.data.join import LOG
@@ -23,7 +23,6 @@ from everlearn.jobs import catchup, transfer
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.load import load_fold
 from everlearn.jobs.plan import Request
-from everlearn.jobs.queue import OPEN
 from everlearn.jobs.result import JobResult, Report
 from everlearn.jobs.update import NO_LABELS
 from everlearn.registry.aliases import CHAMPION
@@ -31,6 +30,7 @@ from everlearn.registry.audit import note
 from everlearn.registry.versions import Version
 from everlearn.workspace.answers import Answer, Given, answered, log_answers
 from everlearn.workspace.repair import Repair
+from everlearn.workspace.training import train
 
 if TYPE_CHECKING:
     from everlearn.workspace.workspace import Workspace
@@ -80,22 +80,7 @@ class ModelHandle:
             ChangedError: a file was changed since it was learned.
         """
         request = Request(data, chunk=chunk, again=again, keep=keep, source=source)
-        planner, planned = self.workspace.planner, None
-        results = self._finish(progress)
-        sources = planner.open(request)
-        while planned is None:
-            try:
-                planned = planner.plan(self.name, self.definition, request, sources)
-            except ConflictError:  # another process queued a job, or moved the champion, meanwhile
-                results += self._finish(progress)
-        if isinstance(planned, int):
-            return self.workspace.run(planned, progress)
-        return results[-1] if results else JobResult(None, None, planned)
-
-    def _finish(self, progress: Report) -> list[JobResult]:
-        """Carry out the jobs that have not ended; wait for those that others carry out."""
-        unfinished = self.workspace.queue.jobs(self.name, OPEN)
-        return [self.workspace.run(job.id, progress) for job in unfinished]
+        return train(self.workspace, self.name, self.definition, request, progress)
 
     def plan(
         self,
