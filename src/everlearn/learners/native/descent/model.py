@@ -172,7 +172,7 @@ class LinearModel(Native):
 
     def _save(self) -> dict[str, Part]:
         model = views(self._block, self._table)
-        used = np.flatnonzero(self._table.any(axis=1))
+        used = np.flatnonzero(_any(self._table))
         arrays = {name: getattr(model, name).copy() for name in _SAVED}
         arrays |= {"progress": model.head[ROWS:].copy()}
         arrays |= {"places": used, "records": self._table[used]}
@@ -231,6 +231,15 @@ class LinearModel(Native):
             and x.flags.carray
             and self._learned > 0
         )
+
+
+def _any(table: Floats) -> Array:
+    """(rows,) whether a row holds any number but 0: `table.any(axis=1)`, which takes ten times as
+    long for rows this short."""
+    used: Array = table[:, 0] != 0.0
+    for column in table.T[1:]:
+        used |= column != 0.0
+    return used
 
 
 _FLOAT = np.dtype(np.float64)
