@@ -98,14 +98,17 @@ def told(found: Json) -> list[str]:
     for one in found["learned_from_it"]:
         beside = "" if one["serves"] else ", beside the champion"
         source = one["source"]
+        held = f", held out {figure(one['held_out'])}" if one["held_out"] else ""
         lines.append(
-            f"  version {one['version']} learned {figure(one['rows'])} of {source}{beside}"
+            f"  version {one['version']} learned {figure(one['rows'])} of {source}{held}{beside}"
         )
     if found["marked"]:
         lines.append(f"  cannot become champion again: version {_numbers(found['marked'])}")
     if found["passed_over"]:
         numbers = _numbers(found["passed_over"])
         lines.append(f"  not looked at, for it was learned in another workspace: version {numbers}")
+    for one in found["not_read"]:
+        lines.append(f"  not looked at, and marked: version {one['version']}: {one['reason']}")
     if not found["folded"]:
         return [*lines, "nothing to fold again: the champion has learned none of them"]
     base = "nothing" if found["base"] is None else f"version {found['base']}"

@@ -20,7 +20,7 @@ from everlearn.data.slices import Slice
 from everlearn.data.withdrawals import Withdrawals, WithdrawnRows, amend, store
 from everlearn.data.withdrawn import Numbers
 from everlearn.jobs.excise import held
-from everlearn.jobs.excise.matches import Finder, Found, Match, ids_of, without
+from everlearn.jobs.excise.matches import Finder, Found, Match, without
 from everlearn.jobs.plan import Plan
 from everlearn.jobs.queue import Queue
 from everlearn.jobs.refold import plan_refold
@@ -71,11 +71,13 @@ class Excising:
 
         Returns:
             JSON: how many "rows" there are, "not_learned" yet; what "learned_from_it", increment by
-            increment; the versions that are "marked", for they or their ancestors did, or came
-            since from one that was marked before; those that were "passed_over", for they were
-            imported; from which "base" which versions are "folded" again, and how many
-            "rows_folded" that are; numbers of the "withdrawal" and of the "job" (None where there
-            is nothing to fold).
+            increment, with the "rows" that it learned and those that it "held_out"; the versions
+            that are "marked", for they or their ancestors did, or came since from one that was
+            marked before; those that were "passed_over", for they were imported; those that do not
+            serve and were "not_read", with the reason, for what they learned is gone: they are
+            marked too, for nothing says that they did not; from which "base" which versions are
+            "folded" again, and how many "rows_folded" that are; numbers of the "withdrawal" and of
+            the "job" (None where there is nothing to fold).
 
         Raises:
             InputError: no row is selected, or what learned them cannot be folded again: saying
@@ -98,15 +100,15 @@ class Excising:
             standing = standing_of(connection, self._name, "excise")
             known = versions.list_versions(connection, self._name)
             before = marked(connection, self._name).keys()
-        found = Finder(self._registry, self._name, self._log)(selection, known)
+        champion = standing[0]
+        path = [] if champion is None else self._registry.lineage(self._name, champion)
+        found = Finder(self._registry, self._name, self._log)(selection, known, path)
         if not found.rows:
             raise InputError(
                 f"{self._name!r} has learned, and is to learn, no such row: {selection}"
             )
-        champion = standing[0]
-        path = [] if champion is None else self._registry.lineage(self._name, champion)
-        parts = {one.part.fingerprint: one for one in found.matches}
-        ids = {name: ids_of(one, self._blobs) for name, one in parts.items()}
+        learned_by = found.learned_by | found.not_read.keys()
+        ids = {one.part.fingerprint: one.ids for one in found.matches}
         report: Json = {
             "model": self._name,
             "selection": selection.to_json(),
@@ -117,16 +119,18 @@ class Excising:
                     "version": one.version,
                     "increment": one.ordinal,
                     "source": one.part.source,
-                    "rows": one.learned,
+                    "rows": one.fate.learned,
+                    "held_out": one.fate.held,
                     "serves": one.version in path,
                 }
                 for one in found.matches
-                if one.learned
+                if any(one.fate)
             ],
-            "marked": sorted(
-                _descended(known, found.learned_by) | _descended(known, before) - before
-            ),
+            "marked": sorted(_descended(known, learned_by) | _descended(known, before) - before),
             "passed_over": found.passed_over,
+            "not_read": [
+                {"version": number, "reason": why} for number, why in found.not_read.items()
+            ],
         }
         plan = self._plan(found, path, ids, before)
         if plan is None and not self._is_new(self._places(found, ids)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,15 +13,15 @@ from everlearn.data.join import LogSource
 from everlearn.data.log import FeedbackLog
 from everlearn.data.policy import LabelPolicy
 from everlearn.data.resettle import Resettling, UnreadableError, readable, unlearned
-from everlearn.data.resettle import recorded as refusals
 from everlearn.data.selection import Selection, find
 from everlearn.data.slices import Slice
 from everlearn.data.source import open_reader
 from everlearn.data.tables import BlobStore
 from everlearn.data.withdrawals import Withdrawals
 from everlearn.data.withdrawn import Numbers, without_rows
+from everlearn.jobs.excise.fates import Fate, fates
 from everlearn.jobs.plan import Plan
-from everlearn.jobs.refold import Change, is_imported, recorded
+from everlearn.jobs.refold import Change, Recorded, is_imported, recorded
 from everlearn.registry import versions
 from everlearn.registry.registry import Registry
 from everlearn.registry.versions import Version
@@ -36,7 +36,8 @@ class Match:
         part: its slice.
         columns: how its rows were compiled.
         rows: ascending numbers of the source's rows; of the log, positions.
-        learned: how many of them were not set aside anyway.
+        ids: of these rows, as hold-outs and memories know them, in their order.
+        fate: how many of them the version learned, and how many it held out.
     """
 
     version: int
@@ -44,7 +45,8 @@ class Match:
     part: Slice
     columns: Columns
     rows: Ints
-    learned: int
+    ids: Hashes
+    fate: Fate
 
 
 @dataclass(slots=True)
@@ -55,16 +57,18 @@ class Found:
         matches: increments that have some of the rows.
         new: positions of labels that no version has taken.
         passed_over: versions whose increments are in another workspace.
+        not_read: versions that do not serve, and of which some increment can be read no more → why.
     """
 
     matches: list[Match] = field(default_factory=list)
     new: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     passed_over: list[int] = field(default_factory=list)
+    not_read: dict[int, str] = field(default_factory=dict)
 
     @property
     def learned_by(self) -> set[int]:
-        """The versions that learned some of the rows themselves."""
-        return {one.version for one in self.matches if one.learned}
+        """The versions that learned some of the rows themselves, or were judged by them."""
+        return {one.version for one in self.matches if any(one.fate)}
 
     def rows_of(self, part: Slice) -> Ints:
         """Those of a slice of a file or a table: the same, whichever versions learned it."""
@@ -101,8 +105,14 @@ class Finder:
         self._registry, self._name, self._log = registry, name, log
         self._blobs = registry.parts.blobs
 
-    def __call__(self, selection: Selection, known: Sequence[Version]) -> Found:
+    def __call__(
+        self, selection: Selection, known: Sequence[Version], path: Sequence[int] = ()
+    ) -> Found:
         """The selected rows of all that any version learned, and of the log what none has yet.
+
+        Args:
+            path: the champion's lineage. What only other versions learned, and is gone, is passed
+                over.
 
         Raises:
             InputError: rows that may be meant cannot be read any more: which version learned them,
@@ -112,22 +122,25 @@ class Finder:
         selection = self._dated(selection, known)
         found = Found(passed_over=[v.number for v in known if v.increments and is_imported(v)])
         mine = [v.number for v in known if v.increments and not is_imported(v)]
+        known_parts = recorded(self._registry, self._name, mine)
         parts = [
-            (one.version.number, ordinal, part, plan)
-            for one in recorded(self._registry, self._name, mine)
-            for ordinal, (part, plan) in enumerate(
-                (part, plan) for plan in one.plans for part in plan.slices
-            )
+            (one.version.number, part, plan)
+            for one in known_parts
+            for plan in one.plans
+            for part in plan.slices
         ]
-        new = self._new([part for _, _, part, _ in parts])
-        looked = [(part, plan.columns) for _, _, part, plan in parts]
+        new = self._new([part for _, part, _ in parts])
+        looked = [(part, plan.columns) for _, part, plan in parts]
         columns = looked[-1][1] if looked else Columns()
         selection.check(looked if new is None else [*looked, (new, columns)])
-        read = self._read(selection, [(version, part, plan) for version, _, part, plan in parts])
-        for version, ordinal, part, plan in parts:
-            if len(rows := read[part.fingerprint]):
-                learned = self._learned(part, rows)
-                found.matches.append(Match(version, ordinal, part, plan.columns, rows, learned))
+        read = self._read(selection, parts, set(path), found)
+        for one in known_parts:
+            try:
+                found.matches += self._matches(one, read)
+            except UnreadableError as error:
+                if one.version.number in path:
+                    raise
+                found.not_read[one.version.number] = str(error)
         if new is not None:
             schema = self._schema(None)
             found.new = find(new, columns, schema, selection, self._blobs, self._log)
@@ -150,11 +163,16 @@ class Finder:
         return replace(selection, after=max(taken, default=0))
 
     def _read(
-        self, selection: Selection, parts: Sequence[tuple[int, Slice, Plan]]
+        self,
+        selection: Selection,
+        parts: Sequence[tuple[int, Slice, Plan]],
+        path: Set[int],
+        told: Found,
     ) -> dict[str, Ints]:
         """Fingerprint of a slice → its selected rows; those of one that was learned by several
         schemas are what any of them selects."""
         found: dict[str, dict[str, Ints]] = {}
+        serving = {part.fingerprint for version, part, _ in parts if version in path}
         for version, part, plan in parts:
             ways, way = found.setdefault(part.fingerprint, {}), repr(plan.columns)
             if way not in ways:
@@ -162,6 +180,9 @@ class Finder:
                 try:
                     rows = find(part, plan.columns, schema, selection, self._blobs, self._log)
                 except UnreadableError as error:
+                    if part.fingerprint not in serving:
+                        told.not_read[version] = str(error)
+                        continue
                     others = selection.others(part, self._readable_after(parts))
                     raise InputError(
                         f"whether rows that version {version} of {self._name!r} learned are meant"
@@ -185,11 +206,22 @@ class Finder:
     def _schema(self, definition: int | None) -> Schema:
         return self._registry.definition(self._name, definition).model().schema
 
-    def _learned(self, part: Slice, rows: Ints) -> int:
-        """How many rows of a slice were not set aside when it was planned."""
-        if part.kind != LogSource.kind:
-            return len(rows)
-        return len(rows) - len(refusals(part, self._blobs).keys() & set(rows.tolist()))
+    def _matches(self, one: Recorded, read: Mapping[str, Ints]) -> list[Match]:
+        """The selected rows of what a version learned, increment by increment."""
+        parts = [(part, plan.columns) for plan in one.plans for part in plan.slices]
+        rows = [read[part.fingerprint] for part, _ in parts]
+        if not any(map(len, rows)):
+            return []
+        ids = [
+            ids_of(part, columns, mine, self._blobs)
+            for (part, columns), mine in zip(parts, rows, strict=True)
+        ]
+        told = fates(self._registry, self._name, one, rows, ids)
+        return [
+            Match(one.version.number, ordinal, part, columns, rows[ordinal], ids[ordinal], fate)
+            for ordinal, ((part, columns), fate) in enumerate(zip(parts, told, strict=True))
+            if len(rows[ordinal])
+        ]
 
 
 def without(registry: Registry, name: str, log: FeedbackLog, found: Found) -> Change:
@@ -209,19 +241,21 @@ def without(registry: Registry, name: str, log: FeedbackLog, found: Found) -> Ch
     return change
 
 
-def ids_of(match: Match, blobs: BlobStore) -> Hashes:
-    """(m,) ids of the rows of a match, as hold-outs and memories know them, in the rows' order."""
-    found, compiler = [np.zeros(0, np.uint64)], Compiler(match.columns)
-    first = 1 if match.part.kind == LogSource.kind else 0  # positions count from 1
-    reader = open_reader(match.part, match.columns, blobs)
-    try:
-        for piece in reader.pieces(None):
-            start, rows = piece.place.row + first, piece.table.num_rows
-            here = Numbers(match.rows).between(start, start + rows) - start
-            if len(here):
-                compiled = compiler.compile(piece.table.take(here), {})
-                found.append(compiled.ids)
-    finally:
-        reader.close()
+def ids_of(part: Slice, columns: Columns, rows: Ints, blobs: BlobStore) -> Hashes:
+    """(m,) ids of rows of a slice, as hold-outs and memories know them, in the rows' order."""
+    if not len(rows):
+        return np.zeros(0, np.uint64)
+    found, compiler = list[Hashes](), Compiler(columns)
+    first = 1 if part.kind == LogSource.kind else 0  # positions count from 1
+    with readable(part):
+        reader = open_reader(part, columns, blobs)
+        try:
+            for piece in reader.pieces(None):
+                start, count = piece.place.row + first, piece.table.num_rows
+                here = Numbers(rows).between(start, start + count) - start
+                if len(here):
+                    found.append(compiler.compile(piece.table.take(here), {}).ids)
+        finally:
+            reader.close()
     ids: Hashes = np.concatenate(found)
     return ids
