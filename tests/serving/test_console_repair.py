@@ -341,7 +341,7 @@ def test_withdrawals_that_cannot_be_are_explained_on_the_form(client: LocalClien
     fields = {"by": "where", "what": "who = 'bot'", "reason": "x", "step": "preview"}
     for change, words in (
         ({"what": "who ="}, "who ="),
-        ({"what": "who = 'nobody'"}, "no row"),
+        ({"what": "who = 'nobody'"}, "no such row"),
         ({"what": ""}, "say which rows"),
         ({"by": "else"}, "say which rows"),
         ({"reason": ""}, "say why"),

@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from everlearn.base import Json
-from everlearn.cli import REFUSED
 from everlearn.cli.output import (
     AsJson,
     ModelName,
     figure,
+    leave_if_refused,
     opened,
     plain,
     show_json,
@@ -82,8 +82,8 @@ def excise(
     else:
         for line in told(found):
             typer.echo(line)
-    if found["result"] and found["result"]["decision"]["action"] in ("refuse", "hold"):
-        raise typer.Exit(REFUSED)
+    if found["result"]:
+        leave_if_refused(found["result"]["decision"]["action"])
 
 
 def told(found: Json) -> list[str]:

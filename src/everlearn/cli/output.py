@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from everlearn.base import Json
+from everlearn.cli import REFUSED
 
 if TYPE_CHECKING:
     from everlearn.workspace import Workspace
@@ -97,6 +98,12 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: str
     if not console.is_terminal:
         console.width = 200  # a pipe has no width: do not fold what a script reads
     console.print(table)
+
+
+def leave_if_refused(action: str) -> None:
+    """End the command with `REFUSED` where what it made is not let through."""
+    if action in ("refuse", "hold"):
+        raise typer.Exit(REFUSED)
 
 
 def say(text: str) -> None:

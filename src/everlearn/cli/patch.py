@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from everlearn.base import Json
-from everlearn.cli import REFUSED
 from everlearn.cli.output import (
     AsJson,
     ModelName,
+    leave_if_refused,
     opened,
     plain,
     show_json,
@@ -75,8 +75,7 @@ def patch(
     else:
         for line in _told(found):
             typer.echo(line)
-    if found["decision"]["action"] in ("refuse", "hold"):
-        raise typer.Exit(REFUSED)
+    leave_if_refused(found["decision"]["action"])
 
 
 def edits(

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from everlearn.base import Decision, Json
-from everlearn.cli import ERROR, INTERRUPTED, REFUSED
+from everlearn.cli import ERROR, INTERRUPTED
 from everlearn.cli.output import (
     SHOWN_METRICS,
     AsJson,
     figure,
+    leave_if_refused,
     opened,
     plain,
     say,
@@ -75,8 +76,7 @@ def train(
     else:
         for line in _told(result):
             typer.echo(line)
-    if result.decision.action in ("refuse", "hold"):
-        raise typer.Exit(REFUSED)
+    leave_if_refused(result.decision.action)
     if result.decision.action not in ("promote", "nothing"):  # another process gave the job up
         raise typer.Exit(ERROR)
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from everlearn.base import Json
 from everlearn.serving.access import needs, page
 from everlearn.serving.console import queries, render
+from everlearn.serving.console.paging import Before, Made, page_of
 from everlearn.serving.console.predictions import short, text_of
 from everlearn.serving.console.render import HOME, refused
 from everlearn.serving.console.views import Source
 from everlearn.serving.repairing import Repairs
-
-Page = Annotated[int, Query(ge=1, le=queries.MOST)]
-Made = Annotated[int | None, Query(ge=1, lt=2**31)]
 
 
 def add_edits(app: FastAPI, source: Source, repairs: Repairs) -> None:
@@ -26,7 +22,7 @@ def add_edits(app: FastAPI, source: Source, repairs: Repairs) -> None:
     @needs("operate")
     @page(refused)
     def console_edits(
-        model: str, request: Request, before: Page = queries.MOST, made: Made = None
+        model: str, request: Request, before: Before = queries.MOST, made: Made = None
     ) -> Response:
         """The edits, newest first.
 
@@ -39,20 +35,13 @@ def add_edits(app: FastAPI, source: Source, repairs: Repairs) -> None:
 def _listed(source: Source, repairs: Repairs, model: str, before: int, made: int | None) -> Json:
     source.check(model)
     rows = [one for one in reversed(repairs.edits(model)) if one["number"] < before]
-    more = len(rows) > queries.PAGE
-    rows = rows[: queries.PAGE]
+    shown = page_of([_shown(row) for row in rows], "number", first=before >= queries.MOST)
     version = None
     if made is not None:
         with source.registry.database.read() as connection:
             found = queries.versions(connection, model, made + 1, 1)
         version = found[0] if found and found[0]["number"] == made else None
-    return {
-        "model": model,
-        "rows": [_shown(row) for row in rows],
-        "next": rows[-1]["number"] if more else None,
-        "first": before >= queries.MOST,
-        "made": version,
-    }
+    return {"model": model, "made": version} | shown
 
 
 def _shown(row: Json) -> Json:

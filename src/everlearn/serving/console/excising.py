@@ -14,6 +14,7 @@ from everlearn.base import EverlearnError, InputError, Json
 from everlearn.data.selection import Selection
 from everlearn.serving.access import needs, page
 from everlearn.serving.console import queries, render
+from everlearn.serving.console.paging import Before, Made, page_of
 from everlearn.serving.console.render import HOME, Fields, refused
 from everlearn.serving.console.views import Source
 from everlearn.serving.repairing import ExciseBody, Repairs
@@ -30,8 +31,6 @@ BY = {
 """What selects rows → what the form calls it."""
 
 Text = Annotated[str, Query(max_length=20_000, pattern=r"^[^\x00]*$")]
-Page = Annotated[int, Query(ge=1, le=queries.MOST)]
-Made = Annotated[int | None, Query(ge=1, lt=2**31)]
 
 
 def add_excising(app: FastAPI, source: Source, repairs: Repairs) -> None:
@@ -41,7 +40,7 @@ def add_excising(app: FastAPI, source: Source, repairs: Repairs) -> None:
     @needs("operate")
     @page(refused)
     def console_withdrawals(
-        model: str, request: Request, before: Page = queries.MOST, made: Made = None
+        model: str, request: Request, before: Before = queries.MOST, made: Made = None
     ) -> Response:
         """What was withdrawn, newest first.
 
@@ -110,15 +109,8 @@ def _listed(source: Source, repairs: Repairs, model: str, before: int, made: int
     source.check(model)
     known = repairs.withdrawals(model)
     rows = [one for one in reversed(known) if one["number"] < before]
-    more = len(rows) > queries.PAGE
-    rows = rows[: queries.PAGE]
-    for row in rows:
+    shown = page_of(rows, "number", first=before >= queries.MOST)
+    for row in shown["rows"]:
         row["said"] = str(Selection.from_json(row["condition"]))
-    following = rows[-1]["number"] if more else None
-    return {
-        "model": model,
-        "rows": rows,
-        "next": following,
-        "first": before >= queries.MOST,
-        "made": next((one for one in known if one["number"] == made), None),
-    }
+    newest = next((one for one in known if one["number"] == made), None)
+    return {"model": model, "made": newest} | shown

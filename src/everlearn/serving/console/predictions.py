@@ -15,6 +15,7 @@ from everlearn.data.feedback import ERASED, id_number, id_text, values_of
 from everlearn.registry.models import model_id
 from everlearn.serving.access import needs, page
 from everlearn.serving.console import queries, render
+from everlearn.serving.console.paging import page_of
 from everlearn.serving.console.render import HOME, refused
 from everlearn.serving.console.views import Source
 from everlearn.serving.console.words import figure
@@ -45,10 +46,7 @@ def _listed(source: Source, model: str, before: str) -> Json:
     with source.registry.database.read() as connection:
         top = id_number(before) if before else queries.MOST
         rows = recent(connection, model, top, queries.PAGE + 1)
-    more = len(rows) > queries.PAGE
-    rows = [shown(row) for row in rows[: queries.PAGE]]
-    following = rows[-1]["id"] if more else None
-    return {"model": model, "rows": rows, "next": following, "first": not before}
+    return {"model": model} | page_of([shown(row) for row in rows], "id", first=not before)
 
 
 def recent(connection: Connection, model: str, before: int, limit: int) -> list[Json]:

@@ -32,6 +32,7 @@ from everlearn.serving.console.drawings import (
 )
 from everlearn.serving.console.explained import explained
 from everlearn.serving.console.frozen import Frozen
+from everlearn.serving.console.paging import page_of
 from everlearn.serving.console.words import title_of
 
 GRAPH = 40
@@ -148,12 +149,12 @@ def listed(source: Source, name: str, what: str, before: int) -> Json:
     read, key = LISTS[what]
     with source.registry.database.read() as connection:
         rows = read(connection, name, before, queries.PAGE + 1)
-    more = len(rows) > queries.PAGE
-    rows = rows[: queries.PAGE]
-    shown = {"model": name, "what": what, "rows": rows, "first": before >= queries.MOST}
+    shown: dict[str, Json] = {"model": name, "what": what}
+    shown |= page_of(rows, key, first=before >= queries.MOST)
     if what == "versions":
+        rows = shown["rows"]
         shown |= {"graph": version_graph(name, rows), "by_version": version_chart(rows)}
-    return shown | {"next": rows[-1][key] if more else None}
+    return shown
 
 
 def job(source: Source, name: str, number: int) -> Json:
