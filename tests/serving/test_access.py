@@ -163,10 +163,12 @@ def test_every_route_method_and_role(
                 else:
                     assert status not in (401, 403), (method, path, role)
                     assert there or status == 405, (method, path, role)
+                if not there:
+                    continue
                 scoped = client.request(method, url, headers=bearer(elsewhere[role])).status_code
-                if "{model}" in path and there:
+                if "{model}" in path:
                     assert scoped == 403, (method, path, role)
-                elif there:
+                else:
                     assert (scoped == 403) == (allowed != ALL), (method, path, role)
 
 
