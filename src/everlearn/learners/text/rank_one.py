@@ -52,8 +52,10 @@ STEPS, PATIENCE = 120, 15
 """Most steps of Adam, and after how many without a gain of 2 % it ends, once the texts are written;
 of a third as many where all other answers stay."""
 
-FAR, NEAR = 0.3, 0.1
-"""The steps' size until then and from then on, in root mean squares of what the layer answers."""
+RATE, GROWTH, NEAR = 0.2, 1.05, 0.3
+"""The steps' size at first, in root mean squares of what the layer answers; by how much they grow
+until the texts are written (what it takes depends on the layers after it); and as which share of
+that they go on."""
 
 DECAY = 1e-3
 """Weight of the values' squares, in mean squares of what the layer answers."""
@@ -206,8 +208,9 @@ def _moves(
     outputs = _seen(writer, name, task.wanted.tokens[:1, :2])[1].shape[-1]
     values = torch.zeros(outputs, len(ways), dtype=writer.type, device=writer.device)
     values.requires_grad_()
-    optimizer = torch.optim.Adam([values], lr=FAR)
+    optimizer = torch.optim.Adam([values], lr=RATE)
     best, kept, since = (-1.0, -torch.inf, 0.0), values.detach().clone(), 0
+    rate = RATE
 
     def add(inputs: Tensor, output: Tensor) -> Tensor:
         change = functional.linear(functional.linear(inputs, ways), size * values)
@@ -226,7 +229,8 @@ def _moves(
             best, kept = score, values.detach().clone()
         if best[0] > 0 and since > (PATIENCE if best[1] < 1.0 else PATIENCE // 3):
             break
-        optimizer.param_groups[0]["lr"] = NEAR if best[0] > 0 else FAR
+        optimizer.param_groups[0]["lr"] = NEAR * rate if best[0] > 0 else rate
+        rate *= 1.0 if best[0] > 0 else GROWTH
         loss = own + far + DECAY * values.square().sum()
         (values.grad,) = torch.autograd.grad(loss, [values])
         optimizer.step()
@@ -234,15 +238,15 @@ def _moves(
 
 
 def _divergence(writer: LanguageWriter, task: _Task) -> tuple[Tensor, float]:
-    """(KL of the others' answers from what they were, and −log π of those of their tokens that are
-    about to change, sums over tokens and means over prompts; the share of answers that stay)."""
+    """(KL of the others' answers from what they were, summed over tokens, a mean over prompts, and
+    −log π of those of their tokens that are about to change; the share of answers that stay)."""
     if not task.others:
         return torch.zeros((), device=writer.device), 1.0
     scores = _scores(writer, task.kept)
     now = functional.log_softmax(scores, dim=-1)
     apart = (task.usual.exp() * (task.usual - now)).sum()
     leaving, worst = _missing(scores, task.kept, HELD)
-    return (apart + leaving) / len(task.others), float((worst > 0).double().mean())
+    return apart / len(task.others) + leaving, float((worst > 0).double().mean())
 
 
 def _missing(scores: Tensor, pairs: Pairs, margin: float) -> tuple[Tensor, Tensor]:
