@@ -11,14 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 import everlearn as el  # noqa: E402
 from everlearn.base import InputError, IntegrityError, Part  # noqa: E402
 from everlearn.cli import main  # noqa: E402
-from everlearn.data.compiler import compile_rows  # noqa: E402
 from everlearn.jobs.patch import report, texts  # noqa: E402
 from everlearn.jobs.patch.texts import generated  # noqa: E402
 from everlearn.learners import GPT, CausalLM  # noqa: E402
@@ -125,9 +123,7 @@ def test_a_text_is_written_and_all_others_stay(workspace: Workspace) -> None:
     was, now = first.save(), second.save()
     differ = {name for name in now if name not in was or was[name].digest != now[name].digest}
     assert differ == {"patch/edits", "patch/rewrite"}
-    asked_so = [{"prompt": "dog says?", "completion": text} for text in ("woof", "quack")]
-    judged = second.predict(compile_rows(asked_so, second.columns)).proba
-    assert judged is not None and judged[0, 1] > judged[1, 1]  # what is written is judged so too
+    assert result.report["negative_flips"] == {"recent": 0.0}  # judgements are not what changed
     with pytest.raises(InputError, match="answered as wanted already"):
         handle.repair.patch([wanted("dog says?", "woof")])
 

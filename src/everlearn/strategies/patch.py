@@ -83,7 +83,8 @@ class Patch:
     exceptions: Exceptions | None = None
 
     def changing(self, learner: Learner) -> AbstractContextManager[None]:
-        """Within it, what a language model writes, and how it judges texts, is changed."""
+        """Within it, what a language model writes is changed. How it judges what is written is not:
+        that is of its likelihoods, of which each would move a little."""
         writer = None if self.rewrite is None else writer_of(learner)
         if self.rewrite is None or writer is None:
             return nullcontext()
@@ -98,8 +99,7 @@ class Patch:
     def answer(self, learner: Learner, batch: Batch) -> Prediction:
         """What is answered for every row by the patched learner."""
         if self.weights is None:
-            with self.changing(learner):
-                prediction = learner.predict(batch)
+            prediction = learner.predict(batch)
         else:
             prediction = self.weights.answer(learner, batch)
         if self.exceptions is None:
