@@ -13,6 +13,13 @@ from tests.jobs.driver import Driver, Ended
 from tests.jobs.scenarios import write_files
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process has the driver, and what uninterrupted runs end in: both take long to make."""
+    for item in items:
+        if "driver" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("driver"))
+
+
 @pytest.fixture(scope="session")
 def driver() -> Iterator[Driver]:
     with Driver() as running:
