@@ -25,11 +25,10 @@ import numpy as np
 import torch
 
 import everlearn as el
-from everlearn.jobs.patch.texts import generated
 from everlearn.learners import CausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-import nightly_chatbot as nightly
+import nightly_chatbot as nightly  # type: ignore[import-not-found]
 
 SHORT = "I never heard of it"
 FUNCTIONS, STEPS = 80, 300
@@ -63,7 +62,7 @@ def measured(handle: Any, world: Any, kind: str, count: int, subject: bool, seed
     names = generator.choice(pool, count, replace=False).tolist()
     texts = {name: world.truth[name] if kind == "true" else SHORT for name in names}
     fold = handle.load()
-    before = {name: generated(fold, nightly.question(name)) for name in world.truth}
+    before = {name: fold.generate(nightly.question(name)) for name in world.truth}
     edits = []
     for name in names:
         features = {"prompt": nightly.question(name)} | ({"subject": name} if subject else {})
@@ -72,10 +71,10 @@ def measured(handle: Any, world: Any, kind: str, count: int, subject: bool, seed
     result = handle.repair.patch(edits, dry_run=True)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     patched = replace(fold, patch=result.patch)
-    after = {name: generated(patched, nightly.question(name)) for name in world.truth}
+    after = {name: patched.generate(nightly.question(name)) for name in world.truth}
     known = [name for name in world.known if name not in names]
     others = [name for name in unknown if name not in names]
-    asked = [generated(patched, way.format(name)) == texts[name] for name in names for way in ASKED]
+    asked = [patched.generate(way.format(name)) == texts[name] for name in names for way in ASKED]
     return {
         "success": share([after[name] == texts[name] for name in names]),
         "asked otherwise": share(asked),

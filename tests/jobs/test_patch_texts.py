@@ -18,7 +18,6 @@ import everlearn as el  # noqa: E402
 from everlearn.base import InputError, IntegrityError, Part  # noqa: E402
 from everlearn.cli import main  # noqa: E402
 from everlearn.jobs.patch import report, texts  # noqa: E402
-from everlearn.jobs.patch.texts import generated  # noqa: E402
 from everlearn.learners import GPT, CausalLM  # noqa: E402
 from everlearn.strategies.patch_weights import UnsolvableError  # noqa: E402
 from everlearn.workspace import ModelHandle, Workspace  # noqa: E402
@@ -92,7 +91,7 @@ def workspace(trained: Path, tmp_path: Path) -> Iterator[Workspace]:
         yield opened
 
 
-def wanted(prompt: str, text: str, **more: Any) -> dict[str, Any]:
+def wanted(prompt: str, text: Any, **more: Any) -> dict[str, Any]:
     """An edit."""
     subject = more.pop("subject", None)
     features = {"prompt": prompt} | ({} if subject is None else {"subject": subject})
@@ -101,7 +100,7 @@ def wanted(prompt: str, text: str, **more: Any) -> dict[str, Any]:
 
 def said(handle: ModelHandle, prompts: Any = FACTS) -> dict[str, str]:
     fold = handle.load()
-    return {prompt: generated(fold, prompt) for prompt in prompts}
+    return {prompt: fold.generate(prompt) for prompt in prompts}
 
 
 def test_a_text_is_written_and_all_others_stay(workspace: Workspace) -> None:
@@ -119,7 +118,7 @@ def test_a_text_is_written_and_all_others_stay(workspace: Workspace) -> None:
     assert len(same) == round(told["locality"] * len(FACTS)) >= len(FACTS) - 1
     assert [one["state"] for one in handle.repair.edits()] == ["standing"]
     first, second = handle.load(1), handle.load()
-    assert {prompt: generated(first, prompt) for prompt in FACTS} == before
+    assert {prompt: first.generate(prompt) for prompt in FACTS} == before
     was, now = first.save(), second.save()
     differ = {name for name in now if name not in was or was[name].digest != now[name].digest}
     assert differ == {"patch/edits", "patch/rewrite"}
@@ -135,7 +134,7 @@ def test_edits_are_solved_from_the_base(workspace: Workspace, trained: Path) -> 
         handle.repair.patch([wanted(prompt, text)])
     assert [edit["state"] for edit in handle.repair.edits()] == ["standing"] * 2
     handle.repair.revoke_edit(1)
-    assert generated(handle.load(), "dog says?") == "woof"
+    assert handle.load().generate("dog says?") == "woof"
     left = handle.load().save()["patch/rewrite"]
     other = trained.parent / "alone"
     shutil.copytree(trained, other)
@@ -155,10 +154,11 @@ def test_what_learns_on_keeps_the_edit_or_has_learned_it(workspace: Workspace) -
         shown: Any = handle.predict({"prompt": "bird says?", "completion": "tweet"})
         handle.feedback(shown.id, "up")
     result = handle.update()
+    assert result.version is not None
     told = workspace.registry.version("assistant", result.version).metrics["patch"]
     assert told["edits"] + told["learned"] == [1] and not told["lost"]
     made = handle.load(result.version)
-    assert generated(made, "dog says?") == "woof"
+    assert made.generate("dog says?") == "woof"
     if told["edits"]:
         assert told["success"] == 1.0 and told["base"] is None
 
@@ -204,7 +204,7 @@ def test_ways_and_standing_edits(workspace: Workspace) -> None:
     output = "down" if by_itself.value == "up" else "up"  # type: ignore[union-attr]
     result = handle.repair.patch([judged | {"output": output}])
     assert [one["way"] for one in result.report["ways"]] == ["weights", "memory"]
-    assert generated(handle.load(), "dog says?") == "woof"
+    assert handle.load().generate("dog says?") == "woof"
     assert handle.predict(judged["features"], log=False).value == output  # type: ignore
 
 
@@ -225,7 +225,7 @@ def test_by_command(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "100% of 1 edits hold (1 by a change of weights)" in told
     assert "of the answers to 8 other prompts stay to the token (rank" in told
     with el.open(tmp_path / "workspace") as workspace:
-        assert generated(workspace.model("assistant").load(), "dog says?") == "woof"
+        assert workspace.model("assistant").load().generate("dog says?") == "woof"
 
 
 def test_a_patch_of_another_model_is_refused(workspace: Workspace) -> None:
@@ -246,4 +246,4 @@ def test_a_patch_of_another_model_is_refused(workspace: Workspace) -> None:
         with pytest.raises(IntegrityError, match="a change"):
             type(rewrite).load(Part(part.arrays | arrays, part.meta))
     with pytest.raises(InputError, match="writes no texts"):
-        generated(replace(fold, learner=object(), patch=None), "x")  # type: ignore[arg-type]
+        replace(fold, learner=object(), patch=None).generate("x")  # type: ignore[arg-type]

@@ -10,6 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
+from torch import nn  # noqa: E402
+
 from everlearn.base import Batch, Columns, InputError  # noqa: E402
 from everlearn.learners import GPT, CausalLM  # noqa: E402
 from everlearn.learners.editable import TextEdit, writer_of  # noqa: E402
@@ -153,7 +155,7 @@ def test_the_layer_is_found_in_models_of_the_transformers_library(kind: str) -> 
 def test_a_model_of_the_transformers_library_is_changed() -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
-    class Scores(torch.nn.Module):
+    class Scores(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             said = transformers.GPT2Config(

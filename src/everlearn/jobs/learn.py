@@ -36,7 +36,7 @@ from everlearn.evaluation.loss import losses
 from everlearn.learners.adapt import as_learner
 from everlearn.learners.labels import Labels
 from everlearn.registry.config import from_config, to_config
-from everlearn.strategies.patch import Patch
+from everlearn.strategies.patch import Patch, generated
 from everlearn.strategies.strategy import Strategy
 
 Mask = npt.NDArray[np.bool_]
@@ -240,6 +240,10 @@ class Fold:
         if self.patch is not None:
             return self.patch.answer(self.learner, batch)
         return self.learner.predict(batch)
+
+    def generate(self, prompt: str, **how: Any) -> str:
+        """What a language model writes to a prompt, patched as it is; see `generated`."""
+        return generated(self.learner, self.patch, prompt, **how)
 
     def step(self, batch: Batch, again: bool = False, test: bool = True) -> Step:
         """Test, then train: predict the rows, learn them with rows drawn from memory, offer them.

@@ -11,11 +11,12 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from everlearn.base import (
     Batch,
     Columns,
+    InputError,
     IntegrityError,
     Json,
     Learner,
@@ -163,6 +164,22 @@ class Patch:
         if self.weights is not None:
             said = dict.fromkeys(columns.numbers, 0.0) | dict.fromkeys(columns.texts, "")
             self.weights.check(learner, compile_rows([said], columns))
+
+
+def generated(learner: Learner, patch: Patch | None, prompt: str, **how: Any) -> str:
+    """What a language model writes to a prompt with a patch.
+
+    Args:
+        how: see `everlearn.learners.text.language.LanguageModel.generate`.
+
+    Raises:
+        InputError: the learner writes nothing.
+    """
+    write = getattr(learner, "generate", None)
+    if write is None:
+        raise InputError(f"{type(learner).__name__} writes no texts; a CausalLM does")
+    with nullcontext() if patch is None else patch.changing(learner):
+        return str(write(prompt, **how))
 
 
 def edits_in(part: Part) -> tuple[Edit, ...]:

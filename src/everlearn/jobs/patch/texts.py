@@ -71,23 +71,6 @@ def written(fold: Fold, texts: Sequence[TextEdit]) -> Mask:
     return _writer(fold).holds(texts, rewrite)
 
 
-def generated(fold: Fold, prompt: str, **how: Any) -> str:
-    """What a fold, patched as it is, writes to a prompt.
-
-    Args:
-        how: see `everlearn.learners.text.language.LanguageModel.generate`.
-
-    Raises:
-        InputError: its learner writes nothing.
-    """
-    write = getattr(fold.learner, "generate", None)
-    if write is None:
-        raise InputError(f"{type(fold.learner).__name__} writes no texts; a CausalLM does")
-    patch = Patch(edits=()) if fold.patch is None else fold.patch
-    with patch.changing(fold.learner):
-        return str(write(prompt, **how))
-
-
 def problem(reference: Batch | None, online: bool) -> str | None:
     """Why nothing that is written can be changed; None where it can.
 
