@@ -32,6 +32,7 @@ import nightly_chatbot as nightly  # type: ignore[import-not-found]
 
 SHORT = "I never heard of it"
 FUNCTIONS, STEPS = 80, 300
+KINDS = (("true", False), ("true", True), ("short", False))
 ASKED = ("Tell me what {} does.", "Please, what does {} do?", "{}: what does it do?")
 """Other ways to ask, none of which the model was trained on."""
 
@@ -86,7 +87,6 @@ def measured(handle: Any, world: Any, kind: str, count: int, subject: bool, seed
         "seconds": seconds,
         "cpu": cpu,
         "layer": result.patch.rewrite.layer,
-        "usual": result.report["texts"]["usual"],
     }
 
 
@@ -105,7 +105,7 @@ def rows(seeds: int, counts: tuple[int, ...]) -> list[str]:
         with trained(Path(place), base, world, "workspace") as workspace:
             handle = workspace.model("assistant")
             for count in counts:
-                for kind, subject in (("true", False), ("true", True), ("short", False)):
+                for kind, subject in KINDS[: 1 if count > 1 else None]:
                     done = [measured(handle, world, kind, count, subject, s) for s in range(seeds)]
 
                     def mean(name: str, done: Any = done) -> float:
@@ -129,15 +129,13 @@ def rows(seeds: int, counts: tuple[int, ...]) -> list[str]:
                         f"| {count} | {kind} | {who} | {shown} | {cost} | {mean('cpu'):.1f} |"
                     )
                     print(lines[-1], flush=True)
-            lines += ["", "Known answers that stay with other words before them, without a patch:"]
-            lines[-1] += f" {done[-1]['usual']:.1%}."
     return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one seed")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, help="where repair-text.md is written")
     given = parser.parse_args()
     counts = (1,) if given.quick else (1, 5)
