@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from everlearn.base import Columns, InputError, IntegrityError, Ints, NotFoundError
+from everlearn.base import Columns, InputError, IntegrityError, Ints, Json, NotFoundError
 from everlearn.data.compiler import column_of
 from everlearn.data.history import propensities, said_beside, said_within
 from everlearn.data.join import LOG, LogSource, digest_of
@@ -179,6 +179,18 @@ class Resettling:
             judged = self._judged(part, policy)
             return part if judged is None else self._spooled(part, judged, columns, policy)
 
+    def differs(self, part: Slice, columns: Columns, policy: LabelPolicy) -> bool:
+        """Whether anything else is learned of a recorded slice without the labels. Not so where
+        they were set aside and made no difference to others. As a call in all else."""
+        made = self(part, columns, policy)
+        pairs = zip(_pieces(part), _pieces(made), strict=True)
+        return any(
+            _learned(spooled(self._blobs.get(old)), columns)
+            != _learned(spooled(self._blobs.get(new)), columns)
+            for (*_, old), (*_, new) in pairs
+            if old != new
+        )
+
     def _among(self, start: int, stop: int) -> list[tuple[int, int]]:
         """(position, prediction) of labels that go and of those beside them, with start < position
         ≤ stop."""
@@ -305,6 +317,19 @@ def _changed(
     made = with_column(made, CORRECTS, pa.array(marks, pa.bool_()))
     made = with_column(made, str(columns.target), column_of(values, str(columns.target)))
     return with_column(made, str(columns.weight), column_of(heavy, "")) if heavy else made
+
+
+def _learned(table: pa.RecordBatch, columns: Columns) -> list[tuple[Json, ...]]:
+    """Of each label of a spooled piece whether it is a correction and, where it is learned, its
+    value and weight."""
+    names = [str(columns.target), *([] if columns.weight is None else [columns.weight])]
+    told = zip(*(table.column(name).to_pylist() for name in names), strict=True)
+    marks = table.column(CORRECTS).to_pylist()
+    aside = refused_rows(table)
+    return [
+        (mark, *(() if row in aside else values))
+        for row, (mark, values) in enumerate(zip(marks, told, strict=True))
+    ]
 
 
 def _corrections(table: pa.Table | pa.RecordBatch) -> int:

@@ -72,7 +72,8 @@ class Excising:
         Returns:
             JSON: how many "rows" there are, "not_learned" yet; what "learned_from_it", increment by
             increment, with the "rows" that it learned and those that it "held_out"; the versions
-            that are "marked", for they or their ancestors did, or came since from one that was
+            that are "marked", for they or their ancestors did, or learned other labels otherwise
+            for these (that had outvoted them, or taken them back), or came since from one that was
             marked before; those that were "passed_over", for they were imported; those that do not
             serve and were "not_read", with the reason, for what they learned is gone: they are
             marked too, for nothing says that they did not; from which "base" which versions are
@@ -102,7 +103,7 @@ class Excising:
             before = marked(connection, self._name).keys()
         champion = standing[0]
         path = [] if champion is None else self._registry.lineage(self._name, champion)
-        found = Finder(self._registry, self._name, self._log)(selection, known, path)
+        found = Finder(self._registry, self._name, self._log)(selection, known, path, before)
         if not found.rows:
             raise InputError(
                 f"{self._name!r} has learned, and is to learn, no such row: {selection}"

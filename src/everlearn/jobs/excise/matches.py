@@ -58,17 +58,21 @@ class Found:
         new: positions of labels that no version has taken.
         passed_over: versions whose increments are in another workspace.
         not_read: versions that do not serve, and of which some increment can be read no more → why.
+        decided: versions that learned none of the rows, but others otherwise for them: by labels
+            that outvoted, joined or took back what others said.
     """
 
     matches: list[Match] = field(default_factory=list)
     new: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     passed_over: list[int] = field(default_factory=list)
     not_read: dict[int, str] = field(default_factory=dict)
+    decided: set[int] = field(default_factory=set)
 
     @property
     def learned_by(self) -> set[int]:
-        """The versions that learned some of the rows themselves, or were judged by them."""
-        return {one.version for one in self.matches if any(one.fate)}
+        """The versions that learned some of the rows themselves, were judged by them, or learned
+        others otherwise for them."""
+        return self.decided | {one.version for one in self.matches if any(one.fate)}
 
     def rows_of(self, part: Slice) -> Ints:
         """Those of a slice of a file or a table: the same, whichever versions learned it."""
@@ -106,13 +110,18 @@ class Finder:
         self._blobs = registry.parts.blobs
 
     def __call__(
-        self, selection: Selection, known: Sequence[Version], path: Sequence[int] = ()
+        self,
+        selection: Selection,
+        known: Sequence[Version],
+        path: Sequence[int] = (),
+        marked: Set[int] = frozenset(),
     ) -> Found:
         """The selected rows of all that any version learned, and of the log what none has yet.
 
         Args:
             path: the champion's lineage. What only other versions learned, and is gone, is passed
                 over.
+            marked: versions that learned what was withdrawn before.
 
         Raises:
             InputError: rows that may be meant cannot be read any more: which version learned them,
@@ -144,6 +153,7 @@ class Finder:
         if new is not None:
             schema = self._schema(None)
             found.new = find(new, columns, schema, selection, self._blobs, self._log)
+        self._decide(found, known_parts, set(path), marked)
         return found
 
     def _dated(self, selection: Selection, known: Sequence[Version]) -> Selection:
@@ -223,6 +233,35 @@ class Finder:
             if len(rows[ordinal])
         ]
 
+    def _decide(
+        self, found: Found, parts: Sequence[Recorded], path: Set[int], marked: Set[int]
+    ) -> None:
+        """Find the versions that learned other labels otherwise for those that were found; what
+        came from one that did, or learned them itself, is not looked at."""
+        positions = found.positions.values
+        if not len(positions):
+            return
+        resettle = Resettling(self._log, positions, self._blobs)
+        touched = found.learned_by | marked
+        for one in parts:
+            number = one.version.number
+            try:
+                if one.version.parent in touched or number in touched:
+                    touched.add(number)
+                elif any(
+                    resettle.differs(part, plan.columns, _policy(self._registry, self._name, plan))
+                    for plan in one.plans
+                    for part in plan.slices
+                    if part.kind == LogSource.kind and part.stop >= positions[0]
+                ):
+                    touched.add(number)
+                    found.decided.add(number)
+            except UnreadableError as error:
+                if number in path:  # folding it again says what can be done
+                    found.decided.add(number)
+                else:
+                    found.not_read[number] = str(error)
+
 
 def without(registry: Registry, name: str, log: FeedbackLog, found: Found) -> Change:
     """What gives slices without the rows that were found, or withdrawn before."""
@@ -235,10 +274,14 @@ def without(registry: Registry, name: str, log: FeedbackLog, found: Found) -> Ch
             with readable(part):
                 left = without_rows(part, found.rows_of(part), blobs)
                 return withdrawals.applied(left, plan.columns)
-        policy = registry.definition(name, plan.definition).model().labels
-        return resettle(part, plan.columns, policy or LabelPolicy())
+        return resettle(part, plan.columns, _policy(registry, name, plan))
 
     return change
+
+
+def _policy(registry: Registry, name: str, plan: Plan) -> LabelPolicy:
+    """By which labels were settled."""
+    return registry.definition(name, plan.definition).model().labels or LabelPolicy()
 
 
 def ids_of(part: Slice, columns: Columns, rows: Ints, blobs: BlobStore) -> Hashes:
