@@ -117,7 +117,7 @@ def test_what_is_to_be_excised_is_what_was_found(workspace: el.Workspace, report
     where = report["blame"]["found"]["where"]
     assert str(Condition.parse(where)) == where
     would = workspace.model("m").repair.excise(where=where, dry_run=True).report
-    rows = {one["version"]: one["rows"] for one in would["learned_from_it"]}
+    rows = {one["version"]: one["rows"] + one["held_out"] for one in would["learned_from_it"]}
     source = table(POISONED, 150, BOT)["source"]
     assert rows[POISONED] == int((source == BOT).sum())
 

@@ -156,7 +156,7 @@ def withdrawals(context: typer.Context, model: ModelName, as_json: AsJson = Fals
 def _asked(condition: Json) -> str:
     """Which rows were asked for, in a line."""
     ((name, value),) = condition.items()
-    if name == "where":
+    if name in ("where", "erased"):
         return str(value)
     if name == "rows":
         return ", ".join(f"{source}:{first}-{last}" for source, first, last in value)

@@ -31,6 +31,7 @@ from everlearn.data.log import FeedbackLog
 from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.jobs.checkpoint import Checkpoints
 from everlearn.jobs.learn import Fold
+from everlearn.jobs.mentions import Mentions
 from everlearn.jobs.online import online_of
 from everlearn.jobs.patch.erased import EditsOfKey, edits_of_key, erase_edits
 from everlearn.jobs.patch.solving import repatched
@@ -107,8 +108,8 @@ class Erasing:
         from spooled slices; rows in memory and among the hold-outs go with the versions that have
         them: these stay in the lineage, but can no longer be loaded. In place of a champion that
         has some, a version without them is made and promoted; edits of the key are dropped, and the
-        others solved again. Rows that `DarkReplay` and `AGEM`
-        hold have no ids: of a version that learned from the key, all of these go.
+        others solved again. Rows that `DarkReplay` and `AGEM` hold have no ids: of a version that
+        learned from the key, all of these go. So does what was said of it (`Mentions`).
 
         Args:
             log: of the model.
@@ -168,14 +169,12 @@ class Erasing:
             "remains": REMAINS if slices.learned else "",
         }
         gone = {segment.blob for segment, _ in found.files} | pieces.replaced | slices.gone
-        gone |= edits.blobs | {
-            entry["blob"]
-            for version in known
-            if version.number in holding
-            for entry in (*_rows(version.manifest).values(), *version.holdouts.values())
-        }
+        held = [version for version in known if version.number in holding]
+        rows = [part for v in held for part in (_rows(v.manifest), v.holdouts)]
+        gone |= edits.blobs | {entry["blob"] for part in rows for entry in part.values()}
         named = found.ids or found.waiting or found.aside or edits.numbers
         touched = bool(named or gone or slices.increments or slices.plans)
+        told = Mentions(log.model, name, key, found, slices.ids, edits, self._blobs)
         with self._database.write() as connection:
             model_id(connection, name, lock=True)
             if standing_of(connection, name, "erase") != standing:
@@ -185,6 +184,7 @@ class Erasing:
             except ConflictError as error:
                 raise ChangedMeanwhileError(str(error)) from error
             erase_edits(connection, name, edits, self._database.clock())
+            gone |= told.erase(connection, touched=touched)
             report["version"] = self._commit(connection, name, slices, holding, made)
             left = {"unremoved": sorted(blob for blob in gone if blob is not None)}
             self._note(connection, name, report, left if touched else {})

@@ -176,7 +176,7 @@ class Bisector:
 
     def open(self) -> Row:
         """The bisection as it is kept; begun if it was not."""
-        return self._kept.open(self.asked, self.fingerprint)
+        return self._kept.open(self.asked, self.fingerprint, self._manifest["rows"]["blob"])
 
     # --- the answer ---
 

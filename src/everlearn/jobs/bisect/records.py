@@ -19,6 +19,9 @@ from everlearn.storage.schema import bisections
 
 RUNNING, DONE, FAILED = "running", "done", "failed"
 
+ERASED_MEANWHILE = "data of one key was erased, which this may have had; ask again"
+"""What is left of a bisection after an erasure. It has no fingerprint: it is not gone on with."""
+
 ATTEMPTS = 100
 """How often a measurement is written anew because another process wrote one meanwhile."""
 
@@ -29,7 +32,8 @@ class Row:
 
     Args:
         number: by which it is named.
-        asked: {"good", "bad", "metric", "rows", …}, as `Bisector` understood it.
+        asked: {"good", "bad", "metric", "rows", …}, as `Bisector` understood it, and the "blob" of
+            the rows to judge on.
         fingerprint: of all that the answer depends on.
         state: "running", "done" or "failed".
         probes: name of a measurement → what was measured.
@@ -58,7 +62,7 @@ class Row:
         return {
             "number": self.number,
             "state": self.state,
-            "asked": self.asked,
+            "asked": {name: said for name, said in self.asked.items() if name != "blob"},
             "measured": len(self.probes),
             "probes": [{"version": n, "value": versions[n]} for n in sorted(versions)],
             "report": self.report,
@@ -83,9 +87,13 @@ class Bisections:
         with database.read() as connection:
             self._key = model_id(connection, model)
 
-    def open(self, asked: Json, fingerprint: str) -> Row:
+    def open(self, asked: Json, fingerprint: str, blob: str) -> Row:
         """The bisection of a question: the one that was begun, or answered, or a new one. One that
-        failed goes on from what it measured."""
+        failed goes on from what it measured.
+
+        Args:
+            blob: of the rows to judge on, which goes where data is erased.
+        """
         table = bisections.c
         with self._database.write() as connection:
             query = self._select().where(table.fingerprint == fingerprint).order_by(table.id.desc())
@@ -93,7 +101,7 @@ class Bisections:
             if row is None:
                 new = {
                     "model_id": self._key,
-                    "asked": asked,
+                    "asked": {**asked, "blob": blob},
                     "fingerprint": fingerprint,
                     "state": RUNNING,
                     "probes": {},
@@ -126,9 +134,15 @@ class Bisections:
             return [Row(*row) for row in connection.execute(query)]
 
     def measured(self, number: int, found: Json) -> Json:
-        """Write measurements down, by their names; all that are known, those of others too."""
+        """Write measurements down, by their names; all that are known, those of others too.
+
+        Raises:
+            ConflictError: data was erased that they may be of.
+        """
         for _ in range(ATTEMPTS):
             row = self.get(number)
+            if not row.fingerprint:
+                raise ConflictError(f"bisection {number}: {ERASED_MEANWHILE}")
             probes = {**found, **row.probes}
             if len(probes) == len(row.probes) or self._change(row, {"probes": probes}):
                 return probes

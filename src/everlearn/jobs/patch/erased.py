@@ -36,11 +36,13 @@ class EditsOfKey:
         numbers: of the edits.
         holding: versions that answer by some of them.
         blobs: of the patches of these, of removed versions too.
+        asked: what predictions of the key asked.
     """
 
     numbers: set[int] = field(default_factory=set)
     holding: set[int] = field(default_factory=set)
     blobs: set[str] = field(default_factory=set)
+    asked: list[Mapping[str, Json]] = field(default_factory=list)
 
 
 def edits_of_key(
@@ -70,10 +72,11 @@ def edits_of_key(
             held[version.manifest[EDITS]["digest"]] = edits_in(state[EDITS])
             columns = Columns.from_json(state["columns"].meta)
     every = [*listed, *(edit for some in held.values() for edit in some)]
+    predicted = _features(connection, log, found)
     if not every:
-        return EditsOfKey()
+        return EditsOfKey(asked=predicted)
     names = {*columns.numbers, *columns.categories, *columns.times, *columns.texts}
-    asked = {_content(features, names) for features in _features(connection, log, found)}
+    asked = {_content(features, names) for features in predicted}
     word = re.compile(rf"(?<!\w){re.escape(key)}(?!\w)")
 
     def is_of_key(edit: Edit) -> bool:
@@ -84,7 +87,7 @@ def edits_of_key(
             return True
         return edit.prediction_id is None and _content(edit.features, names) in asked
 
-    made = EditsOfKey({edit.number for edit in every if is_of_key(edit)})
+    made = EditsOfKey({edit.number for edit in every if is_of_key(edit)}, asked=predicted)
     for version in known:
         digest = version.manifest.get(EDITS, {}).get("digest")
         if made.numbers & {edit.number for edit in held.get(str(digest), ())}:

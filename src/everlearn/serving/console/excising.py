@@ -111,6 +111,7 @@ def _listed(source: Source, repairs: Repairs, model: str, before: int, made: int
     rows = [one for one in reversed(known) if one["number"] < before]
     shown = page_of(rows, "number", first=before >= queries.MOST)
     for row in shown["rows"]:
-        row["said"] = str(Selection.from_json(row["condition"]))
+        asked = row["condition"]
+        row["said"] = asked.get("erased") or str(Selection.from_json(asked))
     newest = next((one for one in known if one["number"] == made), None)
     return {"model": model, "made": newest} | shown
