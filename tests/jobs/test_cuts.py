@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ import pyarrow as pa
 import pytest
 
 import everlearn as el
-from everlearn.base import Array
+from everlearn.base import Array, Columns
+from everlearn.jobs.bisect.cuts import Cut, Rows
+from everlearn.jobs.bisect.hints import Surprise
 from tests.jobs.poisoned import model, table
 
 ROWS = 600
@@ -65,3 +68,28 @@ def test_what_is_found_is_what_its_condition_says(
         would = handle.repair.excise(where=found["where"], dry_run=True).report
         assert would["learned_from_it"][0]["version"] == 2
         assert would["rows"] == found["rows"]
+
+
+def cuts(times: list[int], sources: list[str | None]) -> dict[str, Cut]:
+    """The ways to cut rows of a table, with times and with who said them."""
+    n, made = len(times), Rows.__new__(Rows)
+    made.slices = [SimpleNamespace(kind="table", names=("source",), source="a", start=0, stop=n)]
+    made.columns = Columns(time="at", target="y")
+    made.part, made.row = np.zeros(n, np.int64), np.arange(n)
+    made.y, made.time = np.zeros(n), np.array(times)
+    none = pa.nulls(n, pa.string())
+    made.texts = {"source": pa.array(sources), "reviewer": none, "key": none, "id": none}
+    every = np.arange(n)
+    return {cut.by: cut for cut in [*made.said(every), *made.others(every)]}
+
+
+def test_times_that_are_far_apart_leave_no_span_without_rows() -> None:
+    times = cuts([0, 500, 1000], ["a", "b", "c"])["time"]
+    assert [group.members.tolist() for group in times.groups] == [[0], [1], [2]]
+    alike = np.full(3, 0.1)
+    assert Surprise(alike, alike, alike).ordered([times]) == [times]
+
+
+def test_rows_of_nobody_are_not_those_of_one_who_is_called_none() -> None:
+    groups = cuts([0, 1, 2], [None, "none", "c"])["source"].groups
+    assert [group.name for group in groups] == ["source is null", "c", "none"]

@@ -191,7 +191,7 @@ class Rows:
                 for bundle in bundles
             ]
         return [
-            Group("none", members[codes < 0], Missing(column))
+            Group(str(Missing(column)), members[codes < 0], Missing(column))
             if code < 0
             else Group(values[code], members[codes == code], Compare(column, "=", values[code]))
             for code in order
@@ -211,14 +211,14 @@ class Rows:
         ]
 
     def _by_time(self, members: Ints) -> list[Group]:
-        """Spans of time; rows of one moment are in one span."""
+        """Spans of time, those with rows; rows of one moment are in one span."""
         if self.time is None or (self.time[members] == NO_TIME).any():
             return []
         name, times = self.named("time", members), self.time[members]
         edges = np.unique(np.quantile(times, np.linspace(0, 1, SPANS + 1)).astype(np.int64))[:-1]
         codes = np.searchsorted(edges, times, "right") - 1
         made = []
-        for code in range(len(edges)):
+        for code in np.unique(codes).tolist():
             first = Compare(name, ">=", as_text(int(edges[code])))
             last = code + 1 == len(edges)
             after = int(times.max()) + 1 if last else int(edges[code + 1])
