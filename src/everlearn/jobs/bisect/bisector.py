@@ -3,7 +3,8 @@
 Binary search over the versions between one that was good and one that is bad, each judged on the
 same rows; then within the increment (`blame`). A probe counts as bad where its metric is nearer to
 the bad end's than to the good end's, so that the answer is a real step, from a version on the good
-side to its child on the bad side, however the metric went between.
+side to its child on the bad side, however the metric went between. One step is the answer from
+either side: that which the records say to look at first (`hints`), where it did the whole damage.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from everlearn.storage.parts import Manifest
 PROCESSES = 4
 """Most processes, unless said otherwise."""
 
-METHOD = 2
+METHOD = 3
 """Number of the way in which a bisection answers: what was measured by another one is not used."""
 
 
