@@ -11,6 +11,7 @@ import pytest
 import everlearn as el
 from everlearn.base import ConflictError
 from everlearn.jobs.patch.patches import Patches
+from everlearn.strategies.patch_weights import UnsolvableError
 from everlearn.workspace import ModelHandle, Workspace
 from everlearn.workspace import repair as repairing
 from tests.jobs.test_patch import SECOND, Clock, answers, as_rows, opposed, points, states, wrong
@@ -115,3 +116,24 @@ def test_a_server_that_does_not_learn_ends_them_too(tmp_path: Path) -> None:
             predictor.follow()
         assert output() == other(edit)
     assert states(handle) == ["expired"]
+
+
+def test_edits_that_asked_for_weights_end_under_a_learner_that_has_none(tmp_path: Path) -> None:
+    workspace, handle, clock = made(tmp_path)
+    first, *others = wrong(handle, 3)
+    handle.repair.patch([{**first, "expires_at": MINUTE}, *others], way="weights")
+    learner = el.learners.GaussianNB()
+    strategy = el.Strategy(start="scratch")
+    model = el.Model("sides", learner=learner, schema=el.Schema(target="y"), strategy=strategy)
+    handle = workspace.model(model.replace(holdout=0.3))
+    handle.train(as_rows(*points(600, 1)))
+    assert handle.champion() == 3 and states(handle) == ["standing", "learned", "standing"]
+    clock.now += 60 * SECOND
+    wanted = [edit["output"] for edit in others]
+    assert answers(handle, [first, *others]) == [other(first), *wanted]
+    assert states(handle) == ["expired", "learned", "standing"]
+    more = opposed(2)
+    assert handle.repair.patch([more[0]], way="memory").version == 5
+    with pytest.raises(UnsolvableError, match="no linear layer"):
+        handle.repair.patch([more[1]], way="weights")
+    assert handle.repair.revoke_edit(4).version == 6

@@ -261,13 +261,15 @@ class Patches:
         was not asked for does not pass, and where the learner moves on under it, label by label."""
         every = [*standing, *new]
         online = online_of(self._registry.definition(base.model).model())
-        made = self._tried(base, every, "memory" if online else "auto")
+        asked = any(edit.way == "weights" for edit in new)  # else its learner may have none by now
+        leave: Leave = "asked" if asked else "possible"
+        made = self._tried(base, every, "memory" if online else "auto", leave)
         free = not online and any(edit.way == "auto" for edit in every)
         if free and made.patch is not None and made.patch.weights is not None:
             bound = most_flips(made.decision.evidence)
             if made.decision.action != "pass" or bound > BUDGET:
                 least = f"up to {bound:.1%} of answers may turn wrong by a change of weights"
-                made = self._tried(base, every, "memory")
+                made = self._tried(base, every, "memory", leave)
                 made.report["notes"] = [*made.report.get("notes", []), f"exceptions: {least}"]
         return made
 
@@ -292,9 +294,7 @@ class Patches:
                 return new, [place for place, known in enumerate(right) if known], made
             right = still
 
-    def _tried(
-        self, base: _Base, every: Sequence[Edit], way: Way, weights: Leave = "asked"
-    ) -> _Made:
+    def _tried(self, base: _Base, every: Sequence[Edit], way: Way, weights: Leave) -> _Made:
         """The champion with these edits, judged; way and weights as for `solve`."""
         patch: Patch | None = None
         fold = replace(base.fold, patch=None)
