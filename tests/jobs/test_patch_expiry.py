@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import everlearn as el
-from everlearn.base import ConflictError
+from everlearn.base import ConflictError, IntegrityError
 from everlearn.jobs.patch.patches import Patches
 from everlearn.strategies.patch_weights import UnsolvableError
 from everlearn.workspace import ModelHandle, Workspace
@@ -137,3 +137,24 @@ def test_edits_that_asked_for_weights_end_under_a_learner_that_has_none(tmp_path
     with pytest.raises(UnsolvableError, match="no linear layer"):
         handle.repair.patch([more[1]], way="weights")
     assert handle.repair.revoke_edit(4).version == 6
+
+
+def test_a_server_follows_the_champion_though_an_edit_cannot_be_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, handle, clock = made(tmp_path)
+    (edit,) = opposed(1)
+    handle.repair.patch([{**edit, "expires_at": MINUTE}])
+
+    def damaged(patches: Patches, model: str) -> object:
+        raise IntegrityError("the patch is malformed")
+
+    monkeypatch.setattr(Patches, "expire", damaged)
+    app = workspace.app(["sides"], learn=False)
+    with LocalClient(app):
+        predictor = app.state.models.predictors["sides"]
+        assert predictor.served.version == 2
+        clock.now += 60 * SECOND
+        handle.rollback(1)
+        predictor.follow()
+        assert predictor.served.version == 1

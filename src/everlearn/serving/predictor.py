@@ -134,21 +134,28 @@ class Predictor:
         that, which follows with what was learned since."""
         try:
             self.store_counts()
-            self._end_edits()
-            if self._served.position is None:
-                self.refresh()
-            self._tell()
+            self._take_over()
+            if self._end_edits():
+                self._take_over()
         except Exception as error:
             said = "%s: version %d goes on: %s", self.name, self._served.version, error
             _log.warning(*said, exc_info=not isinstance(error, EverlearnError))
 
-    def _end_edits(self) -> None:
-        """Have another champion take the place of one of which an edit has come to its end."""
+    def _take_over(self) -> None:
+        if self._served.position is None:
+            self.refresh()
+        self._tell()
+
+    def _end_edits(self) -> bool:
+        """Have another champion take the place of one of which an edit has come to its end; whether
+        there was such an edit."""
         fold, clock = self._served.fold, self._registry.database.clock
         ends = None if fold is None or fold.patch is None else fold.patch.ends
-        if ends is not None and ends <= clock():
-            with suppress(ConflictError):  # another replica is at that, or it is done next time
-                Patches(self._registry).expire(self.name)
+        if ends is None or ends > clock():
+            return False
+        with suppress(ConflictError):  # another replica is at that, or it is done next time
+            Patches(self._registry).expire(self.name)
+        return True
 
     def _tell(self) -> None:
         """Say once of each version that this process answers with it."""
