@@ -13,7 +13,7 @@ from everlearn.base import Array, Json, Part
 from everlearn.jobs.patch import report
 from everlearn.strategies.patch import edits_in
 from everlearn.workspace import ModelHandle
-from tests.jobs.test_patch import answers, as_rows, asked, points, wrong
+from tests.jobs.test_patch import answers, as_rows, asked, opposed, points, wrong
 
 
 def made(place: Path) -> ModelHandle:
@@ -156,3 +156,20 @@ def test_a_job_after_which_weights_would_go_too_far_answers_by_exceptions(
     assert ways(job.metrics["patch"]) == [(1, "weights", "memory")]
     assert any("by exceptions" in note for note in job.metrics["patch"]["notes"])
     assert answers(handle, [edit]) == pytest.approx([edit["output"]])
+
+
+def test_a_classifier_without_hold_outs_turns_few_remembered_answers_wrong(
+    tmp_path: Path,
+) -> None:
+    learner, memory = el.learners.LogisticRegression(), el.Reservoir(300)
+    model = el.Model("sides", learner=learner, schema=el.Schema(target="y"), holdout=0.0)
+    handle = el.open(tmp_path).model(model.replace(strategy=el.Strategy(memory=memory)))
+    x, y = points(600, 0)
+    handle.train(as_rows(x, y))
+    many = opposed(6)
+    found = handle.repair.patch(many, way="weights")
+    assert (found.decision.action, handle.champion()) == ("refuse", 1)
+    assert "way='memory'" in found.decision.reason and found.report["turned_wrong"] > 0.02
+    found = handle.repair.patch(wrong(handle, 1), way="weights")
+    assert found.decision.action == "promote" and found.report["turned_wrong"] <= 0.02
+    assert handle.repair.patch(many, way="memory").report["turned_wrong"] <= 0.02

@@ -303,7 +303,7 @@ class Patches:
             wanted = wanted_of(fold, every)
             patch, notes = solve(fold, wanted, base.reference, way, base.number, weights=weights)
             assert patch is not None
-            report = measured(fold, patch, base.fold.predict, wanted, base.reference)
+            report = measured(fold, patch, base.fold.predict, wanted, base.reference, base.holdouts)
             report["notes"] = notes
         gate = self._registry.definition(base.model).section("gate")
         decision = try_candidate(replace(fold, patch=patch), base.fold, base.holdouts, gate)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from everlearn.base import Array, Batch, Decision, Floats, Json, Learner, Prediction
+from everlearn.evaluation.holdouts import HoldOuts
 from everlearn.jobs.learn import Fold
 from everlearn.jobs.patch.regions import systematic
 from everlearn.jobs.patch.texts import effects, merged, too_many_lost
@@ -36,14 +37,21 @@ UNCHANGED = 0.01
 
 
 def measured(
-    fold: Fold, patch: Patch, before: Answers, wanted: Wanted, reference: Batch | None
+    fold: Fold,
+    patch: Patch,
+    before: Answers,
+    wanted: Wanted,
+    reference: Batch | None,
+    holdouts: HoldOuts,
 ) -> dict[str, Json]:
     """What a patch does: JSON.
 
     "success" is the share of edits that are answered as wanted; "generalisation" that of their near
     neighbours (see `NOISE`); "locality" the share of reference rows, those that are an edit's input
     left out, whose answers stay what they were; "moved" by how much a change of weights moves those
-    of a regressor, from what its learner says (see `MOVED`; None of classes); "ways" has for each
+    of a regressor, from what its learner says (see `MOVED`; None of classes); "turned_wrong" the
+    share of them that it turns wrong of a classifier without hold-outs, whose flips are not known
+    by these (None else); "ways" has for each
     edit the way that was "asked" for and the "way" of its answer, with the "radius" of its ball in
     standard deviations. Where edits want texts, "texts" says what becomes of other prompts (see
     `LanguageWriter.effects`); "locality" is then the lower of the two, and "generalisation" theirs
@@ -51,6 +59,7 @@ def measured(
 
     Args:
         before: batch → prediction, as it was answered before.
+        holdouts: of the version.
     """
     texts = [text for text in wanted.texts if text is not None]
     success = float(wanted.held(replace(fold, patch=patch)).mean())
@@ -58,6 +67,10 @@ def measured(
     told = {"edits": numbers, "success": success, "ways": ways, "base": patch.base}
     judged = wanted.take(~wanted.written)
     found = told | _judged(fold, patch, before, judged, reference)
+    wrong = None
+    if reference is not None and fold.kind == "classifier" and not holdouts.periods:
+        wrong = _turned_wrong(patch, fold.learner, reference)
+    found["turned_wrong"] = wrong
     return merged(found, effects(fold, patch, texts, reference), bool(judged.edits))
 
 
@@ -119,9 +132,22 @@ def _moved(patch: Patch, learner: Learner, rows: Batch) -> float:
     return float(apart / max(float(np.std(by_itself)), EXACT))
 
 
-def too_far(report: Json) -> bool:
-    """Whether other answers move by more than they may."""
-    return (report.get("moved") or 0.0) > MOVED
+def _turned_wrong(patch: Patch, learner: Learner, rows: Batch) -> float:
+    """The share of rows for which a change of weights turns a right answer wrong."""
+    if patch.weights is None or rows.y is None or not len(rows):
+        return 0.0
+    was, is_now = learner.predict(rows).value, patch.weights.answer(learner, rows).value
+    return float(((was == rows.y) & (is_now != rows.y)).mean())
+
+
+def too_far(report: Json) -> str | None:
+    """What a change of weights would do to other answers, where that is more than it may."""
+    moved, wrong = report.get("moved"), report.get("turned_wrong")
+    if moved is not None and moved > MOVED:
+        return f"move other answers by {moved:.2f} standard deviations, more than {MOVED}"
+    if wrong is not None and wrong > BUDGET:
+        return f"turn {wrong:.1%} of the remembered answers wrong, more than {BUDGET:.1%}"
+    return None
 
 
 def _neighbours(edits: Batch, reference: Batch | None) -> Batch:
@@ -158,11 +184,10 @@ def gated(decision: Decision, report: Json) -> Decision:
     if report.get("success", 1.0) < 1.0:
         reason = f"only {report['success']:.1%} of the edits would be answered as wanted"
         return Decision("refuse", reason, decision.evidence)
-    if too_far(report):
-        reason = (
-            f"a change of weights would move other answers by {report['moved']:.2f} standard"
-            f" deviations, more than {MOVED}: take way='memory', or give labels of such rows"
-        )
+    far = too_far(report)
+    if far is not None:
+        advice = "take way='memory', or give labels of such rows"
+        reason = f"a change of weights would {far}: {advice}"
         return Decision("refuse", reason, decision.evidence)
     lost = too_many_lost(report)
     if lost is not None:

@@ -243,15 +243,16 @@ def solved_again(
     while True:  # one that is learned, and that the patch of the others would undo, is in it too
         left = wanted.take(~right)
         patch, notes = solve(fold, left, rows, way, weights=leave)
-        done = {} if patch is None else measured(fold, patch, fold.learner.predict, left, rows)
-        if too_far(done) and leave != "never":
-            leave, far = "never", done["moved"]
+        before = fold.learner.predict
+        done = {} if patch is None else measured(fold, patch, before, left, rows, holdouts)
+        if leave != "never" and (far := too_far(done)) is not None:
+            leave = "never"
             continue
         held = wanted.held(replace(fold, patch=patch))
         if held[right].all():
             break
         right &= held
     if leave == "never":
-        notes.append(f"by exceptions: a change of weights would move other answers by {far:.2f}")
+        notes.append(f"by exceptions: a change of weights would {far}")
     report["learned"] = [edit.number for edit in wanted.take(right).edits]
     return patch, report | done | {"notes": notes}
