@@ -75,6 +75,19 @@ def test_what_was_decided_by_labels_that_were_not_learned_is_decided_again(
         assert handle.versions()[-1]["state_digest"] == wanted
 
 
+@pytest.mark.parametrize("conflict", ["last", "priority"])
+def test_what_was_taken_back_by_a_job_of_its_own_stays_taken_back(
+    conflict: Any, tmp_path: Path
+) -> None:
+    jobs: list[Said] = [[(1, "bot", 1), (0, "web", 1)], [(0, "web", None)]]
+    policy = el.LabelPolicy(conflict=conflict)
+    with el.open(tmp_path / "a") as workspace, el.open(tmp_path / "b") as other:
+        handle = learned(workspace, policy, jobs)
+        wanted = learned(other, policy, [jobs[0][1:], jobs[1]])
+        assert excise(workspace, "m", Selection.where("source = 'bot'"))["folded"] == [2, 3]
+        assert handle.versions()[-1]["state_digest"] == wanted.versions()[-1]["state_digest"]
+
+
 @pytest.mark.parametrize("names", [None, ["no", "yes"]])
 @pytest.mark.parametrize(
     ("policy", "jobs"),

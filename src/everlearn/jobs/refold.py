@@ -194,8 +194,8 @@ def plan_refold(
             gone[one.version.number] = error
     if gone:
         raise InputError(_not_again(name, parts, gone, path[first])) from next(iter(gone.values()))
-    left = [plan for plan in plans if _has_rows(plan, registry.parts.blobs)]
-    if not left and base is None:
+    left = [plan for plan in plans if _does_anything(plan, registry.parts.blobs)]
+    if base is None and not any(_has_rows(plan, registry.parts.blobs) for plan in left):
         raise InputError(
             f"nothing that {name!r} learned is left without these rows, and there is no version"
             " before them to go back to: train it on other rows with Strategy(start='scratch'), or"
@@ -218,6 +218,12 @@ def _newest_whole(registry: Registry, name: str, numbers: Sequence[int]) -> Vers
         if version.dropped_at is None:
             return version
     return None
+
+
+def _does_anything(plan: Plan, blobs: BlobStore) -> bool:
+    """Whether there is anything to learn by a plan, or to take out of what is remembered: a label
+    that is taken back is no row."""
+    return any(part.options.get("corrects") for part in plan.slices) or _has_rows(plan, blobs)
 
 
 def _has_rows(plan: Plan, blobs: BlobStore) -> bool:
@@ -266,7 +272,7 @@ def _not_again(
 def _check_readable(plans: Sequence[Plan], blobs: BlobStore) -> None:
     """Raises `InputError` where a source of increments is gone."""
     for plan in plans:
-        for part in plan.slices if _has_rows(plan, blobs) else ():
+        for part in plan.slices if _does_anything(plan, blobs) else ():
             with readable(part):
                 open_reader(part, plan.columns, blobs).close()
 
