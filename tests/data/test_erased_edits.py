@@ -131,3 +131,13 @@ def test_what_a_version_told_of_an_edit_that_it_lost_is_erased(handle: ModelHand
     erased(handle)
     told = workspace.registry.version("m", made).metrics["patch"]["lost"]
     assert told == [{"edit": 1, "reason": "erased"}, lost[1]]
+
+
+def test_an_edit_whose_texts_name_the_key_goes(handle: ModelHandle) -> None:
+    handle.repair.patch([edit(row(2.25, f"of {SECRET}'s"), 0), edit(row(2.5), 0)], way="memory")
+    assert leftovers(handle.workspace)
+    assert erased(handle)["edits"] == [1]
+    assert leftovers(handle.workspace) == []
+    assert value(handle, row(2.5)) == 0
+    handle.workspace.erase("m", "a", refold=False)
+    assert value(handle, row(2.5)) == 0, "a category that is called so is not the key"

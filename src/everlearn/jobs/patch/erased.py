@@ -55,7 +55,8 @@ def edits_of_key(
     key: str,
 ) -> EditsOfKey:
     """The edits of a key: those that put a prediction of it right, that ask what one of them asked,
-    or that name it: as the key of their input, as their author, or in their reason.
+    or that name it: as the key of their input, as their author, in their reason, or in a text of
+    their input or of the answer wanted.
 
     Args:
         known: the versions of the model.
@@ -84,6 +85,9 @@ def edits_of_key(
             return True
         named = None if columns.key is None else edit.features.get(columns.key)
         if key in (str(named), edit.author) or word.search(edit.reason):
+            return True
+        said = (edit.output, *edit.features.values())  # a category that is called so is not the key
+        if any(isinstance(text, str) and text != key and word.search(text) for text in said):
             return True
         return edit.prediction_id is None and _content(edit.features, names) in asked
 
