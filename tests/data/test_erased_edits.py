@@ -134,10 +134,12 @@ def test_what_a_version_told_of_an_edit_that_it_lost_is_erased(handle: ModelHand
 
 
 def test_an_edit_whose_texts_name_the_key_goes(handle: ModelHandle) -> None:
-    handle.repair.patch([edit(row(2.25, f"of {SECRET}'s"), 0), edit(row(2.5), 0)], way="memory")
+    handle.repair.patch(
+        [edit(row(2.25, f"of {SECRET}'s"), 0), edit(row(2.5, "b"), 0)], way="memory"
+    )
     assert leftovers(handle.workspace)
     assert erased(handle)["edits"] == [1]
     assert leftovers(handle.workspace) == []
-    assert value(handle, row(2.5)) == 0
-    handle.workspace.erase("m", "a", refold=False)
-    assert value(handle, row(2.5)) == 0, "a category that is called so is not the key"
+    assert value(handle, row(2.5, "b")) == 0
+    handle.workspace.erase("m", "b", refold=False)
+    assert value(handle, row(2.5, "b")) == 0, "a category that is called so is not the key"
