@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import everlearn as el
-from everlearn.base import ConflictError, Json
+from everlearn.base import ConflictError, InputError, Json
 from everlearn.data.selection import Selection
 from everlearn.jobs.excise.matches import Finder
 from everlearn.workspace import ModelHandle
@@ -75,6 +75,19 @@ def test_of_a_file_neither_duplicates_nor_what_was_set_aside(
     assert everything(handle, "x > -100") == account(handle, 1, 2)
     (one,) = excise(handle, rows=[f"{first}:60-64", f"{again}:50-50"])["learned_from_it"]
     assert (one["version"], one["rows"] + one["held_out"]) == (2, 1)
+
+
+def test_a_file_that_is_gone_is_named_though_rows_of_another_are_asked_for(
+    handle: ModelHandle, tmp_path: Path
+) -> None:
+    for name, first in (("a", 0), ("b", 40)):  # rows of the second were in the first
+        damaged(tmp_path, name, first, range(0))
+    handle.train(str(tmp_path / "*.csv"))
+    (tmp_path / "b.csv").unlink()
+    with pytest.raises(InputError, match=r"rows 0 to 59 of '[^']*b\.csv' cannot be read any more"):
+        excise(handle, where="source like '%a.csv'")
+    with pytest.raises(InputError, match=r"rows 0 to 59 of '[^']*b\.csv' cannot be read any more"):
+        excise(handle, where="source like '%b.csv' and x > 0")
 
 
 def test_a_row_that_was_only_a_duplicate_marks_nothing(handle: ModelHandle, tmp_path: Path) -> None:

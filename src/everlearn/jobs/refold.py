@@ -188,7 +188,7 @@ def plan_refold(
     for one in parts:
         try:
             made = changed(registry, name, one.plans, change)
-            _check_readable(made, registry.parts.blobs)
+            check_readable(made, registry.parts.blobs)
             plans += made
         except InputError as error:
             gone[one.version.number] = error
@@ -269,8 +269,8 @@ def _not_again(
     return "; ".join(told)
 
 
-def _check_readable(plans: Sequence[Plan], blobs: BlobStore) -> None:
-    """Raises `InputError` where a source of increments is gone."""
+def check_readable(plans: Sequence[Plan], blobs: BlobStore) -> None:
+    """Raises `UnreadableError` where a source of increments is gone."""
     for plan in plans:
         for part in plan.slices if _does_anything(plan, blobs) else ():
             with readable(part):

@@ -18,7 +18,7 @@ from everlearn.data.slices import Slice
 from everlearn.data.tables import BlobStore
 from everlearn.data.withdrawn import WITHDRAWN
 from everlearn.jobs.plan import Plan
-from everlearn.jobs.refold import Recorded
+from everlearn.jobs.refold import Recorded, check_readable
 from everlearn.registry.registry import Registry
 from everlearn.registry.versions import Increment
 
@@ -85,6 +85,7 @@ def _told(
 def _became(registry: Registry, name: str, one: Recorded) -> Iterator[tuple[Ints, Ints]]:
     """Of each slice (the rows that were learned, those that were held out)."""
     blobs, none = registry.parts.blobs, [np.zeros(0, np.int64)]
+    check_readable(one.plans, blobs)
     seen = SeenIds(under("ids", _base(registry, name, one)))
     for plan in one.plans:
         learned = [list(none) for _ in plan.slices]
