@@ -108,6 +108,17 @@ def test_of_a_subject_one_key_is_changed_and_it_is_the_least_change(trained: Any
         writer.check(TextEdit("Ann " + "b" * 40, "me", "Ann"))
 
 
+def test_a_subject_ends_with_its_last_letter_whatever_its_tokens_are(
+    trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer: Any = writer_of(learner(trained, 0))
+    assert writer.subject_at("is it Jö?", "Jö") == len("<is it Jö".encode()) - 1
+    monkeypatch.setattr(
+        type(writer.encoding.words), "decode", lambda _, tokens: "ann"[: len(tokens)]
+    )
+    assert writer.subject_at("unknown Ann", "Ann") == len("<unknown Ann") - 1, "some are not told"
+
+
 @pytest.mark.parametrize("through", [None, "peft"])
 def test_beside_adapters_what_it_is_compared_with_stays(through: Any, trained: Any) -> None:
     if through:

@@ -30,6 +30,9 @@ PROBES = 4
 WORDS = 4
 """Words of a text that is put before a prompt."""
 
+CUT = "\ufffd"
+"""What tokens tell of a letter that goes on in the next one."""
+
 
 class LanguageWriter:
     """What `everlearn.learners.editable.Writer` asks for, but how it is solved.
@@ -230,7 +233,9 @@ class LanguageWriter:
         if not subject.strip() or subject not in prompt:
             raise InputError(f"the subject {subject!r} is no part of the prompt {prompt!r}")
         (tokens,) = words.encode([prompt], special=False)
-        last = next(n for n in range(len(tokens)) if len(words.decode(tokens[: n + 1])) >= stop)
+        told = [words.decode(tokens[: n + 1]) for n in range(len(tokens))]
+        ended = (n for n, text in enumerate(told) if len(text) >= stop and text[-1] != CUT)
+        last = next(ended, len(tokens) - 1)  # of unknown words tokens tell less than was said
         (whole,) = self.encoding.prompts([prompt])
         (empty,) = self.encoding.prompts([""])
         begin = int(words.begin is not None)
