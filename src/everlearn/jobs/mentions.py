@@ -22,6 +22,7 @@ from everlearn.data.withdrawn import Numbers
 from everlearn.jobs.bisect.records import ERASED_MEANWHILE, FAILED, RUNNING
 from everlearn.jobs.patch.erased import EditsOfKey
 from everlearn.registry.edits import ERASED
+from everlearn.registry.models import now
 from everlearn.storage import schema
 
 ERASED_ROWS: Json = {"erased": "rows of a key whose data was erased"}
@@ -140,7 +141,7 @@ class Mentions:
                     "fingerprint": "",
                     "probes": {},
                     "report": {"error": ERASED_MEANWHILE},
-                    "finished_at": row.finished_at or row.created_at,
+                    "finished_at": row.finished_at or now(),
                     "revision": row.revision + 1,
                 }
                 connection.execute(sa.update(table).where(table.c.id == row.id).values(values))
