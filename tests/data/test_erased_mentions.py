@@ -15,6 +15,7 @@ from everlearn.data.erasure import Found
 from everlearn.data.feedback import ERASED_DATA
 from everlearn.data.tables import MemoryBlobs
 from everlearn.data.withdrawn import WITHDRAWN
+from everlearn.jobs.bisect.bisector import Bisector, Question
 from everlearn.jobs.bisect.records import Bisections
 from everlearn.jobs.excise.excising import NO_IDS
 from everlearn.jobs.mentions import Mentions
@@ -134,7 +135,7 @@ def test_bisections_that_name_it_or_are_going_on_are_begun_anew(handle: ModelHan
         ask(handle, 60, range(10, 20))
         handle.update()
     workspace = handle.workspace
-    handle.repair.bisect(good=2, bad=3, metric="log_loss", processes=1)
+    Bisector(workspace.registry, "m", Question(2, 3, "log_loss"), processes=1).open()
     kept = Bisections(workspace.database, "m")
     named = kept.open(
         {"good": 1, "bad": 3, "metric": "log_loss", "on": "data", "rows": 9}, "e" * 64, "a" * 64
@@ -146,8 +147,8 @@ def test_bisections_that_name_it_or_are_going_on_are_begun_anew(handle: ModelHan
     workspace.erase("m", SECRET, refold=False)
     assert leftovers(workspace) == [], "nor the rows that it judged on"
     rows = [kept.get(number) for number in (1, named.number, going.number)]
-    assert [row.state for row in rows] == ["done", "failed", "failed"], "the first names nobody"
-    assert all(row.probes == {} and "erased" in row.report["error"] for row in rows[1:])
+    assert [row.state for row in rows] == ["failed"] * 3
+    assert all(row.probes == {} and "erased" in row.report["error"] for row in rows)
     with pytest.raises(ConflictError, match="ask again"):
         kept.measured(going.number, {f"alone 0 key {SECRET}": {"value": 0.5}})
     assert kept.end(going.number, "done", {"found": SECRET}).report == rows[2].report
