@@ -75,7 +75,8 @@ def erase(
     memory can no longer be loaded; a champion is replaced by one without them.
 
     A label that waits for a prediction is erased if the caller's id that it names is the key; whose
-    others are nothing tells: `compact --drop-older-than` deletes those that wait so long.
+    others are nothing tells: `compact --drop-older-than` deletes those that wait so long. Copies of
+    rows that a dry run of `excise`, or `bisect`, left are removed by `gc`.
     """
     with opened(context) as workspace:
         found = plain(workspace.erase(model, key, refold=refold))
