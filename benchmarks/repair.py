@@ -140,7 +140,7 @@ def figures(one: Case, patch: Patch, wanted: Wanted) -> dict[str, float]:
     """What a patch does on fresh rows."""
     rows, learner = one.others(wanted), one.fold.learner
     before, after = learner.predict(rows).value, patch.answer(learner, rows).value
-    told = measured(one.fold, patch, learner.predict, wanted, one.reference)
+    told = measured(one.fold, patch, learner.predict, wanted, one.reference, one.holdouts)
     return {
         "success": told["success"],
         "near": told["generalisation"],

@@ -157,3 +157,17 @@ def test_a_small_run_of_continual_learning(
     found = continual.run(setting, scenario, methods[setting, scenario, name], seed=0)
     assert len(found["after"]) == (1 if name == "joint" else 5)
     assert found["accuracy"] > (30 if scenario == "class" else 55)
+
+
+@pytest.mark.parametrize("way", ["weights", "memory"])
+def test_a_small_run_of_repair(way: str) -> None:
+    pytest.importorskip("torch", reason="PyTorch is needed")
+    from benchmarks import repair
+
+    one = repair.case("breast_cancer", "LR", seed=0)
+    wanted = one.wrong(repair.EDITS)
+    patch, _ = repair.solved(one, wanted, way)  # type: ignore[arg-type]
+    found = repair.figures(one, patch, wanted)
+    assert found["success"] == 1.0
+    assert found["locality"] > 0.9
+    assert (found["exceptions"] > 0) is (way == "memory")
