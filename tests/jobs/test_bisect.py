@@ -263,6 +263,12 @@ def labelled(handle: Any, seed: int, rows: int, liar: str | None) -> list[int]:
     return lies
 
 
+def tables(workspace: el.Workspace) -> set[str]:
+    """The blobs to which rows were spooled."""
+    blobs = workspace.blobs
+    return {one.digest for one in blobs.list() if blobs.get(one.digest)[:6] == b"ARROW1"}
+
+
 def test_labels_are_traced_to_the_reviewer(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 300))
@@ -276,8 +282,10 @@ def test_labels_are_traced_to_the_reviewer(tmp_path: Path) -> None:
             handle.update()
         a, b = rng.normal(size=(2, 500))
         on = {"a": a, "b": b, "late": (a > b).astype(int)}
+        spooled = tables(workspace)
         found = handle.repair.bisect(good=2, bad=5, metric="log_loss", on=on)
         assert found["version"] == 4
+        assert tables(workspace) == spooled, "labels are not left in a form that nobody asks for"
         where = "reviewer = 'mo'"
         assert found["next"] == f'everlearn excise m --where "{where}"'
         first = found["blame"]["levels"][0]  # the reviewer's rows surprised more than the source's

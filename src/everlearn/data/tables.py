@@ -7,6 +7,7 @@ the process that was given the frame.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any, Protocol
 
@@ -54,6 +55,28 @@ class MemoryBlobs:
         if digest not in self._data:
             raise NotFoundError(f"no blob {digest} in memory")
         return self._data[digest]
+
+
+class Aside:
+    """Blobs of a store, and beside them, in this process only, those that are put: nothing is left
+    of what is only tried.
+
+    Args:
+        blobs: the store, which is only read.
+    """
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs, self._own = blobs, MemoryBlobs()
+
+    def put(self, data: bytes) -> str:
+        """As `MemoryBlobs.put`."""
+        return self._own.put(data)
+
+    def get(self, digest: str) -> bytes:
+        """The bytes of that name. Raises `NotFoundError` if there are none."""
+        with suppress(NotFoundError):
+            return self._own.get(digest)
+        return self._blobs.get(digest)
 
 
 def arrays_to_table(

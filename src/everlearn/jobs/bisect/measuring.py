@@ -27,6 +27,7 @@ from everlearn.data.join import LogSource
 from everlearn.data.log import FeedbackLog
 from everlearn.data.resettle import withdraw
 from everlearn.data.slices import Slice
+from everlearn.data.tables import Aside, BlobStore
 from everlearn.evaluation.comparison import compare_losses
 from everlearn.evaluation.holdouts import batch_from_part
 from everlearn.evaluation.intervals import independent_groups
@@ -41,7 +42,7 @@ from everlearn.jobs.relive import learn_memory
 from everlearn.registry.models import model_id
 from everlearn.registry.registry import Registry
 from everlearn.registry.versions import Version
-from everlearn.storage.parts import Manifest
+from everlearn.storage.parts import Manifest, PartStore
 
 Codes = Mapping[int, Ints]
 """Ordinal of a slice → (rows,) the group of each source row from the slice's first; −1 for none."""
@@ -161,20 +162,21 @@ class Bench:
     def _without(self, task: Json) -> dict[str, Json]:
         plans = self.recorded(task["version"]["number"]).plans
         codes, group = self.codes(task["codes"]), task["group"]
+        blobs: Any = Aside(self.registry.parts.blobs)
+        registry = Registry(self.registry.database, PartStore(blobs))
 
         def change(part: Slice, plan: Plan) -> Slice:
             gone = np.flatnonzero(codes[plan.slices.index(part)] == group) + part.start
-            return self._withdrawn(part, plan, gone)
+            return self._withdrawn(part, plan, gone, blobs)
 
-        left = changed(self.registry, self.model, plans, change)
-        fold = refold(self.registry, self.model, self.base(task["base"]), left)
+        left = changed(registry, self.model, plans, change)
+        fold = refold(registry, self.model, self.base(task["base"]), left)
         return {
             task["name"]: self.judge.compare(self.judge.losses(fold), self.losses(task["version"]))
         }
 
-    def _withdrawn(self, part: Slice, plan: Plan, gone: Ints) -> Slice:
+    def _withdrawn(self, part: Slice, plan: Plan, gone: Ints, blobs: BlobStore) -> Slice:
         """A slice without rows, as an excision would make it."""
-        blobs = self.registry.parts.blobs
         if part.kind != LogSource.kind:
             return withdraw(part, gone, blobs)
         model = self.registry.definition(self.model, plan.definition).model()
