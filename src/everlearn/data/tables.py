@@ -57,7 +57,7 @@ class MemoryBlobs:
         return self._data[digest]
 
 
-class Aside:
+class Scratch:
     """Blobs of a store, and beside them, in this process only, those that are put: nothing is left
     of what is only tried.
 

@@ -27,7 +27,7 @@ from everlearn.data.join import LogSource
 from everlearn.data.log import FeedbackLog
 from everlearn.data.resettle import withdraw
 from everlearn.data.slices import Slice
-from everlearn.data.tables import Aside, BlobStore
+from everlearn.data.tables import BlobStore, Scratch
 from everlearn.evaluation.comparison import compare_losses
 from everlearn.evaluation.holdouts import batch_from_part
 from everlearn.evaluation.intervals import independent_groups
@@ -162,7 +162,7 @@ class Bench:
     def _without(self, task: Json) -> dict[str, Json]:
         plans = self.recorded(task["version"]["number"]).plans
         codes, group = self.codes(task["codes"]), task["group"]
-        blobs: Any = Aside(self.registry.parts.blobs)
+        blobs: Any = Scratch(self.registry.parts.blobs)
         registry = Registry(self.registry.database, PartStore(blobs))
 
         def change(part: Slice, plan: Plan) -> Slice:

@@ -16,7 +16,7 @@ from everlearn.data.resettle import Resettling, UnreadableError, readable, unlea
 from everlearn.data.selection import Selection, find
 from everlearn.data.slices import Slice
 from everlearn.data.source import open_reader
-from everlearn.data.tables import Aside, BlobStore
+from everlearn.data.tables import BlobStore, Scratch
 from everlearn.data.withdrawals import Withdrawals
 from everlearn.data.withdrawn import Numbers, without_rows
 from everlearn.jobs.excise.fates import Fate, fates
@@ -241,7 +241,7 @@ class Finder:
         positions = found.positions.values
         if not len(positions):
             return
-        resettle = Resettling(self._log, positions, Aside(self._blobs))
+        resettle = Resettling(self._log, positions, Scratch(self._blobs))
         touched = found.learned_by | marked
         for one in parts:
             number = one.version.number
