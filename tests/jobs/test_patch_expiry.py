@@ -13,7 +13,6 @@ from everlearn.base import ConflictError, IntegrityError
 from everlearn.jobs.patch.patches import Patches
 from everlearn.strategies.patch_weights import UnsolvableError
 from everlearn.workspace import ModelHandle, Workspace
-from everlearn.workspace import repair as repairing
 from tests.jobs.test_patch import SECOND, Clock, answers, as_rows, opposed, points, states, wrong
 from tests.serving.local import LocalClient
 
@@ -93,9 +92,25 @@ def test_two_who_end_an_edit_at_once_make_one_version(
         return expire(patches, model)
 
     monkeypatch.setattr(Patches, "expire", late)
-    monkeypatch.setattr(repairing, "PAUSE_SECONDS", 0.0)
     assert answers(handle, [edit]) == [other(edit)]
     assert handle.champion() == 3
+
+
+def test_an_edit_ends_later_where_a_job_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, handle, clock = made(tmp_path)
+    (edit,) = opposed(1)
+    handle.repair.patch([{**edit, "expires_at": MINUTE}])
+    clock.now += 60 * SECOND
+
+    def busy(patches: Patches, model: str) -> object:
+        raise ConflictError("a job is at work")
+
+    with monkeypatch.context() as at_work:
+        at_work.setattr(Patches, "expire", busy)
+        assert answers(handle, [edit]) == [edit["output"]]
+    assert answers(handle, [edit]) == [other(edit)]
 
 
 def test_a_server_that_does_not_learn_ends_them_too(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +20,6 @@ from everlearn.strategies.patch import WAYS, Way
 
 if TYPE_CHECKING:
     from everlearn.workspace.workspace import Workspace
-
-
-TRIES, PAUSE_SECONDS = 40, 0.05
-"""How often edits are ended again where the model was changed meanwhile, and the pause between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,21 +191,12 @@ class Repair:
 
     def end_edits_of(self, champion: Fold) -> bool:
         """Have another champion take the place of one of which an edit has come to its end;
-        whether there was such an edit.
-
-        Raises:
-            ConflictError: others go on changing the model.
-        """
+        whether there was such an edit. While a job or another process changes the model, what
+        stands goes on answering: the edit ends with a later look."""
         clock = self._workspace.database.clock
         ends = None if champion.patch is None else champion.patch.ends
         if ends is None or ends > clock():
             return False
-        for left in reversed(range(TRIES)):
-            try:
-                self._patches.expire(self._name)
-                break
-            except ConflictError:  # another process may be at that, or a job
-                if not left:
-                    raise
-                time.sleep(PAUSE_SECONDS)
+        with suppress(ConflictError):
+            self._patches.expire(self._name)
         return True
