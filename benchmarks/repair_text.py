@@ -6,7 +6,7 @@ The model is that of examples/nightly_chatbot.py: a GPT of 2 blocks and 170,000 
 on the manual of Python and on what 60 % of some functions do, of which it learns the answers by
 heart. Edits are functions that it does not know ("true": the first sentence of the docstring, about
 ten tokens that would not follow by themselves) or that it does ("short": it is to say that it never
-heard of them). With --out, repair-text.md is written. One thread.
+heard of them). One thread.
 """
 
 from __future__ import annotations
