@@ -152,7 +152,9 @@ def test_a_model_of_another_library_is_repaired(name: str, tmp_path: Path) -> No
             handle.repair.patch(edits, way="weights")
     for way in ways:
         found = handle.repair.patch(edits, way=way, dry_run=True)
-        assert (found.decision.action, found.report["success"]) == ("pass", 1.0)
+        harmless = way == "memory" or found.report["turned_wrong"] <= 0.02
+        assert found.report["success"] == 1.0
+        assert found.decision.action == ("pass" if harmless else "refuse")
     found = handle.repair.patch(edits)
     assert (found.decision.action, answers(handle, edits)) == ("promote", wanted)
     handle.train(rows(name, 40, 3), source="week-3")
