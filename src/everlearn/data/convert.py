@@ -74,8 +74,6 @@ def to_numbers(array: pa.Array, name: str) -> tuple[Floats, Mask | None]:
     Raises:
         InputError: a type that holds no numbers (lists, structs, binary).
     """
-    if pa.types.is_floating(array.type) or pa.types.is_integer(array.type):
-        return _floats(array), None
     array = plain(array)
     kind = array.type
     if pa.types.is_floating(kind) or pa.types.is_integer(kind):

@@ -224,22 +224,6 @@ _FORMS = "use sqlite:///path/file.db or postgresql+psycopg://user@host:port/data
 # --- SQLite ------------------------------------------------------------------------------------
 
 
-class _Compiled(sa.util.LRUCache[Any, Any]):
-    """Statements as SQL, whichever engine asks: all have one version of SQLite, and one JSON codec.
-
-    A key begins with the engine's dialect.
-    """
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        return super().get(key[1:], default)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        super().__setitem__(key[1:], value)
-
-
-_compiled_for_sqlite = _Compiled(1000)
-
-
 def _sqlite_engine(url: URL, writing: bool) -> Engine:
     """An engine whose connections leave BEGIN to us, and fsync at every commit."""
     engine = sa.create_engine(
@@ -247,7 +231,6 @@ def _sqlite_engine(url: URL, writing: bool) -> Engine:
         connect_args={"isolation_level": None, "timeout": _PATIENCE_SECONDS},
         pool_size=8,
         max_overflow=-1,
-        execution_options={"compiled_cache": _compiled_for_sqlite},
         **_JSON_CODEC,
     )
     only = ("busy_timeout=3",) if writing else ("query_only=ON",)
